@@ -1,0 +1,172 @@
+"""`torch.export` → a functional ATen graph with static shapes, its constants, and the names of its inputs and outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from edge4d.errors import CaptureError
+from edge4d.lowering.registry import registered
+from edge4d.lowering.values import Const
+
+__all__ = ["Captured", "capture", "source_line"]
+
+
+@dataclass
+class Captured:
+    """A model as one ATen graph.
+
+    Attributes:
+        graph: placeholders are constants (keys of `constants`) and the user's tensors (`inputs`), in any order.
+        constants: parameter, buffer or lifted tensor of each constant placeholder.
+        inputs: placeholder names of the user's tensors, flat, in call order.
+        outputs: a readable name for each tensor of the result, flat: a dict's keys, else output, output_1, …
+        in_spec, out_spec: pytree structure of (args, kwargs) and of the result.
+    """
+
+    graph: fx.Graph
+    constants: dict[str, Const]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    in_spec: pytree.TreeSpec
+    out_spec: pytree.TreeSpec
+
+
+def capture(
+    model: nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+) -> Captured:
+    """Capture a model in inference mode; the model itself is left as it was.
+
+    Args:
+        model: a module, or an `ExportedProgram` (then `args` only tell the structure and may be its example inputs).
+        args: example inputs; their shapes become the graph's.
+        kwargs: keyword inputs.
+
+    Raises:
+        CaptureError: torch.export refuses the model: data-dependent control flow, an input of the wrong shape, …
+    """
+    if isinstance(model, torch.export.ExportedProgram):
+        program = model
+    else:
+        with _in_inference(model):
+            program = _export(model, args, dict(kwargs or {}))
+    table = torch.export.default_decompositions()
+    for op in registered():
+        table.pop(op, None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = program.run_decompositions(table)
+    signature = program.graph_signature
+    tensors = {**program.state_dict, **program.constants}
+    constants, inputs = {}, []
+    for spec in signature.input_specs:
+        name = spec.arg.name
+        if spec.kind is InputKind.USER_INPUT:
+            inputs.append(name)
+        elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            constants[name] = Const(tensors[spec.target].detach(), spec.target)
+        else:
+            raise CaptureError(f"the model holds a {spec.kind.name} named {spec.target!r}, which no graph can carry")
+    for output in signature.output_specs:
+        if output.kind is not OutputKind.USER_OUTPUT:
+            raise CaptureError(
+                f"the model changes {output.target!r} while it runs ({output.kind.name})",
+                hint="make it a function of its inputs, e.g. return the new state",
+            )
+    graph_inputs = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
+    tensors_in = [i for i in inputs if isinstance(graph_inputs[i].meta.get("val"), torch.Tensor)]
+    return Captured(
+        program.graph,
+        constants,
+        tuple(tensors_in),
+        _output_names(program.call_spec.out_spec, set(tensors_in)),
+        program.call_spec.in_spec,
+        program.call_spec.out_spec,
+    )
+
+
+def _output_names(spec: pytree.TreeSpec, taken: set[str]) -> tuple[str, ...]:
+    leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
+    names: list[str] = []
+    for i, (path, _) in enumerate(leaves):
+        keys = [str(key.key) for key in path if isinstance(key, pytree.MappingKey)]
+        name = "_".join(keys) or "output"
+        if name in taken:
+            name = f"{name}_{i}"
+        while name in taken:
+            name += "_"
+        taken = taken | {name}
+        names.append(name)
+    return tuple(names)
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return torch.export.export(model, args, kwargs, strict=False)
+    except Exception as error:  # torch.export raises anything the model raises, and a dozen types of its own
+        shapes = ", ".join("x".join(map(str, a.shape)) for a in pytree.tree_leaves((args, kwargs)) if hasattr(a, "shape"))
+        text = str(error).strip().split("\n\n")[0][:800]
+        if "data-dependent" in str(error).lower() or "DataDependent" in type(error).__name__:
+            raise CaptureError(
+                f"{type(model).__name__} decides by the values of its input (data-dependent control flow): {text}",
+                hint="replace the Python `if`/loop over tensor values by torch.where, or by a fixed number of steps",
+            ) from error
+        raise CaptureError(
+            f"torch.export cannot capture {type(model).__name__} with inputs of shape {shapes}: "
+            f"{type(error).__name__}: {text}",
+            hint="check that the model runs on these shapes: model(torch.randn(shape))",
+        ) from error
+
+
+@contextlib.contextmanager
+def _in_inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the time of the capture; each module's own mode is restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, training in modes:
+            if training:
+                module.training = False
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def source_line(node: fx.Node) -> str:
+    """``file.py:42`` of the user's code that made a node: the innermost frame outside torch itself."""
+    trace = node.meta.get("stack_trace") or ""
+    frames = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
+    for frame in reversed(frames):
+        path, _, rest = frame.removeprefix('File "').partition('", line ')
+        if "/torch/nn/" not in path and "/torch/_" not in path:
+            return f"{_shown(path)}:{rest.split(',')[0]}"
+    return ""
+
+
+def _shown(path: str) -> str:
+    """A path as a reader knows it: within the working folder or the installed package, not of this machine."""
+    for anchor in (f"{Path.cwd()}/", "/site-packages/"):
+        if anchor in path:
+            return path.split(anchor)[-1]
+    return path
+
+
+def layer_of(node: fx.Node) -> str:
+    """The module path that made a node, e.g. ``layer1.0.conv1``; empty for the model itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    path = paths[-1] if paths else ""
+    return path.removeprefix("L['self'].").removeprefix("L['self']")

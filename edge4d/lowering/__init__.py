@@ -1,0 +1,22 @@
+"""Lowering: a captured ATen graph becomes an equal one in which no value has a rank above four."""
+
+from edge4d.lowering import axis, matmul, norm, pointwise, pool, reduce, resize, view  # the rules register themselves
+from edge4d.lowering.conv import rules
+from edge4d.lowering.registry import Decline, Rule, Site, lowers, register_rule
+
+__all__ = [
+    "Decline",
+    "Rule",
+    "Site",
+    "axis",
+    "lowers",
+    "matmul",
+    "norm",
+    "pointwise",
+    "pool",
+    "reduce",
+    "register_rule",
+    "resize",
+    "rules",
+    "view",
+]

@@ -1,0 +1,68 @@
+"""Convolutions of one and two axes: one call at rank 3 or 4, whatever logical axes lie in the batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from edge4d.lowering.axis import pad_axes
+from edge4d.lowering.conv.spec import ConvSpec
+from edge4d.lowering.values import Operand, Value
+
+if TYPE_CHECKING:
+    from torch import fx
+
+    from edge4d.lowering.builder import Builder
+
+__all__ = ["frames_conv2d", "plane_conv", "weight_node"]
+
+aten = torch.ops.aten
+
+_CONV = {1: aten.conv1d.default, 2: aten.conv2d.default}
+_TRANSPOSED = {1: aten.conv_transpose1d.default, 2: aten.conv_transpose2d.input}
+
+
+def weight_node(b: Builder, weight: Operand) -> fx.Node:
+    """A weight of rank ≤ 4 with its physical axes equal to its logical ones."""
+    value = b.given(weight)
+    return b.arrange(value, value.packing.logical)
+
+
+def plane_conv(b: Builder, spec: ConvSpec) -> Value:
+    """A convolution of one or two axes on logical (N, C, *sizes)."""
+    return _emit(b, spec, b.given(spec.x), batch_axes=(0,))
+
+
+def frames_conv2d(b: Builder, spec: ConvSpec) -> Value:
+    """A 2-D convolution of every frame: x is logical (N, C, T, H, W), every other part of the spec two-dimensional."""
+    return _emit(b, spec, b.given(spec.x), batch_axes=(0, 2))
+
+
+def _emit(b: Builder, spec: ConvSpec, x: Value, batch_axes: tuple[int, ...]) -> Value:
+    axes = len(spec.stride)
+    spatial = range(len(x.shape) - axes, len(x.shape))
+    padding = [before for before, _ in spec.padding]
+    if any(before != after for before, after in spec.padding):
+        if spec.transposed:
+            raise NotImplementedError("transposed convolutions crop evenly")  # torch has no other kind
+        x = pad_axes(b, x, [*[(0, 0)] * (len(x.shape) - axes), *spec.padding])
+        padding = [0] * axes
+    own = x.packing
+    batch = {atom for axis in batch_axes for atom in own.logical[axis]}
+    groups = (tuple(a for a in own.memory if a in batch), own.logical[1], *(own.logical[s] for s in spatial))
+    node = b.arrange(x, groups)
+    weight = weight_node(b, spec.weight)
+    bias = b.given(spec.bias).node if spec.bias is not None else None
+    stride, dilation = list(spec.stride), list(spec.dilation)
+    if spec.transposed:
+        out = b.emit(
+            _TRANSPOSED[axes], node, weight, bias, stride, padding, list(spec.output_padding), spec.groups, dilation
+        )
+    else:
+        out = b.emit(_CONV[axes], node, weight, bias, stride, padding, dilation, spec.groups)
+    packing = own.reorder(groups)
+    sizes = out.meta["val"].shape
+    for dim, axis in enumerate((1, *spatial), start=1):
+        packing = packing.resize(axis, dim, sizes[dim])
+    return b.value(out, packing)

@@ -1,0 +1,60 @@
+"""Formulation `stacked`: shifted frames joined along channels, one Conv2d with kT·C_in input channels.
+
+    y[o] = bias + conv2d(concat_k x[o·s + k·d − p], concat_k w[:, :, k])
+
+One convolution with a longer sum; wins where C_in is small. Padded frames are zeros in the joined input.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from edge4d.lowering.axis import concat, pad_axes, slice_axis
+from edge4d.lowering.conv.plane import frames_conv2d
+from edge4d.lowering.conv.spec import ConvSpec
+from edge4d.lowering.conv.taps import T_AXIS, plane_spec
+from edge4d.lowering.values import Operand
+
+if TYPE_CHECKING:
+    from edge4d.lowering.builder import Builder
+
+__all__ = ["applies", "rewrite"]
+
+aten = torch.ops.aten
+
+
+def applies(spec: ConvSpec) -> str | None:
+    """Why the formulation does not fit, None when it does."""
+    if spec.transposed:
+        return "a transposed convolution scatters frames instead of gathering them"
+    if spec.kernel[0] == 1:
+        return "the kernel has one temporal tap"
+    return None
+
+
+def rewrite(b: Builder, spec: ConvSpec) -> Operand:
+    """Pad time once, join the shifted frames group by group, convolve once."""
+    n, channels, frames, height, width = spec.x.shape
+    taps, stride, dilation = spec.kernel[0], spec.stride[0], spec.dilation[0]
+    results = spec.shape[T_AXIS]
+    before = spec.padding[0][0]
+    after = max(0, (results - 1) * stride + (taps - 1) * dilation - before - (frames - 1))
+    x = pad_axes(b, b.given(spec.x), [(0, 0), (0, 0), (before, after), (0, 0), (0, 0)])
+    per_group = channels // spec.groups
+    shifted = []
+    for tap in range(taps):
+        start = tap * dilation
+        part = slice_axis(b, x, T_AXIS, start, start + (results - 1) * stride + 1, stride)
+        if spec.groups > 1:  # tap by tap within each group, as the joined weight has them
+            part = b.lower(aten.view.default, part, [n, spec.groups, per_group, results, height, width])
+        shifted.append(part)
+    joined: Operand = concat(b, shifted, 2 if spec.groups > 1 else 1)
+    joined = b.lower(aten.view.default, joined, [n, taps * channels, results, height, width])
+    weight = b.lower(aten.permute.default, spec.weight, [0, 2, 1, 3, 4])
+    flat = [spec.weight.shape[0], taps * per_group, *spec.kernel[1:]]
+    assert math.prod(flat) == math.prod(spec.weight.shape)
+    weight = b.lower(aten.reshape.default, weight, flat, name=f"{getattr(spec.weight, 'name', 'weight')}.stacked")
+    return frames_conv2d(b, plane_spec(spec, joined, weight, spec.bias))

@@ -1,0 +1,85 @@
+"""Formulation `taps`: one Conv2d per temporal tap on the frames that tap sees, summed.
+
+    y[o] = bias + Σ_k  conv2d(x[o·s + k·d − p], w[:, :, k])        (frames outside the clip contribute nothing)
+
+The number of convolutions is kT and never depends on T; no zero frame is convolved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from edge4d.lowering.axis import pad_axes, slice_axis
+from edge4d.lowering.conv.plane import frames_conv2d
+from edge4d.lowering.conv.spec import ConvSpec, tap_range
+from edge4d.lowering.values import Const, Operand, Value
+
+if TYPE_CHECKING:
+    from edge4d.lowering.builder import Builder
+
+__all__ = ["applies", "rewrite", "tap_weight"]
+
+aten = torch.ops.aten
+T_AXIS = 2
+
+
+def applies(spec: ConvSpec) -> str | None:
+    """Why the formulation does not fit, None when it does: taps fit every convolution."""
+    return None
+
+
+def tap_weight(b: Builder, weight: Operand, tap: int) -> Operand:
+    """w[:, :, tap], named after the weight and the tap."""
+    name = None
+    if isinstance(weight, Const):
+        name = weight.name if weight.shape[T_AXIS] == 1 else f"{weight.name}.tap{tap}"
+    result: Operand = b.lower(aten.select.int, weight, T_AXIS, tap, name=name)
+    return result
+
+
+def rewrite(b: Builder, spec: ConvSpec) -> Operand:
+    """The sum over taps; the bias goes with a tap that every output frame sees, if there is one."""
+    results, frames = spec.shape[T_AXIS], spec.x.shape[T_AXIS]
+    seen = []
+    for tap in range(spec.kernel[0]):
+        found = tap_range(tap, frames, results, spec.stride[0], spec.padding[0][0], spec.dilation[0])
+        if found is not None:
+            seen.append((tap, found))
+    seen.sort(key=lambda pair: pair[1].first - pair[1].last)  # those with all frames first
+    total: Operand | None = None
+    bias = spec.bias
+    for tap, found in seen:
+        x = slice_axis(b, spec.x, T_AXIS, found.start, found.stop + 1, spec.stride[0])
+        whole = (found.first, found.last) == (0, results - 1)
+        part = frames_conv2d(b, plane_spec(spec, x, tap_weight(b, spec.weight, tap), bias if whole else None))
+        if whole:
+            bias = None
+        term: Value = pad_axes(b, part, _time_only(found.first, results - 1 - found.last))
+        total = term if total is None else b.lower(aten.add.Tensor, total, term)
+    if total is None:  # every window lies in the padding
+        total = Const(torch.zeros(spec.shape, dtype=spec.x.dtype), f"{b.at.layer}.zeros".strip("."))
+    if bias is not None:
+        total = b.lower(aten.add.Tensor, total, b.lower(aten.view.default, bias, [1, -1, 1, 1, 1]))
+    return total
+
+
+def plane_spec(spec: ConvSpec, x: Operand, weight: Operand, bias: Operand | None) -> ConvSpec:
+    """The spatial part of a 3-D convolution, for one tap."""
+    return replace(
+        spec,
+        x=x,
+        weight=weight,
+        bias=bias,
+        stride=spec.stride[1:],
+        padding=spec.padding[1:],
+        dilation=spec.dilation[1:],
+        output_padding=spec.output_padding[1:],
+        shape=(*spec.shape[:T_AXIS], x.shape[T_AXIS], *spec.shape[T_AXIS + 1 :]),
+    )
+
+
+def _time_only(before: int, after: int) -> list[tuple[int, int]]:
+    return [(0, 0), (0, 0), (before, after), (0, 0), (0, 0)]

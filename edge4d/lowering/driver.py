@@ -1,0 +1,212 @@
+"""Interprets a captured graph once on packed values, and proves the promise on the result."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils import _pytree as pytree
+
+from edge4d.capture import Captured, layer_of, source_line
+from edge4d.errors import InternalError, LoweringError
+from edge4d.lowering.builder import Builder, Declined, Provenance
+from edge4d.lowering.fold import fold_batch_norm
+from edge4d.lowering.registry import Decline
+from edge4d.lowering.values import Const, Value
+from edge4d.packing import MAX_RANK, Packing, frames_pattern
+from edge4d.planning import LayerPlan
+from edge4d.ports import Port
+
+__all__ = ["Interpretation", "interpret"]
+
+aten = torch.ops.aten
+
+_CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_scalar.default}
+
+
+@dataclass
+class Interpretation:
+    """What one pass over the graph gave.
+
+    Attributes:
+        module: the new graph on packed tensors; None when something was declined.
+        inputs, outputs: the graph's ports, logical and physical.
+        layers: what every operator that touches more than four axes became, or why it was declined.
+        folded: batch norms taken up by convolutions.
+    """
+
+    module: fx.GraphModule | None
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    layers: tuple[LayerPlan, ...]
+    folded: int
+
+    @property
+    def declined(self) -> list[LayerPlan]:
+        """Operators without a way to rank 4."""
+        return [layer for layer in self.layers if layer.becomes is None]
+
+
+def interpret(captured: Captured, *, progress: Callable[[int, int], None] | None = None) -> Interpretation:
+    """Lower every node. Declined nodes are collected, not raised, so that all of them can be reported at once."""
+    folded = fold_batch_norm(captured)
+    return _Interpreter(captured, folded, progress).run()
+
+
+class _Interpreter:
+    def __init__(self, captured: Captured, folded: int, progress: Callable[[int, int], None] | None) -> None:
+        self.captured = captured
+        self.folded = folded
+        self.progress = progress
+        self.b = Builder(FakeTensorMode(allow_non_fake_inputs=True))
+        self.env: dict[fx.Node, Any] = {}
+        self.inputs: list[Port] = []
+        self.outputs: list[Port] = []
+        self.layers: list[LayerPlan] = []
+
+    def run(self) -> Interpretation:
+        nodes = list(self.captured.graph.nodes)
+        by_name = {node.name: node for node in nodes if node.op == "placeholder"}
+        for placeholder in self.captured.inputs:
+            self._input(by_name[placeholder], placeholder)
+        for done, node in enumerate(nodes):
+            if self.progress is not None:
+                self.progress(done, len(nodes))
+            if node.op == "placeholder":
+                if node.name in self.captured.constants:
+                    self.env[node] = self.captured.constants[node.name]
+                else:
+                    self.env.setdefault(node, node.meta.get("val"))
+            elif node.op == "output":
+                self._output(node)
+            elif node.op == "call_function":
+                self.env[node] = self._call(node)
+            else:
+                raise InternalError(f"captured graph holds a {node.op} node {node.name!r}")
+        module = None
+        if all(layer.becomes is not None for layer in self.layers):
+            self.b.graph.eliminate_dead_code()
+            module = _module(self.b)
+            _ensure(module)
+        return Interpretation(module, tuple(self.inputs), tuple(self.outputs), tuple(self.layers), self.folded)
+
+    def _input(self, node: fx.Node, name: str) -> None:
+        val = node.meta["val"]
+        shape = tuple(int(size) for size in val.shape)
+        packing = Packing.frames(shape)
+        fresh = self.b.placeholder(name, packing.physical_shape, val.dtype)
+        self.env[node] = self.b.value(fresh, packing)
+        self.inputs.append(_port(name, shape, packing, val.dtype))
+
+    def _call(self, node: fx.Node) -> Any:
+        if node.target is operator.getitem:
+            return self._item(node)
+        if node.target in _CHECKS:  # of the capture itself; they compute nothing
+            return None
+        args, kwargs = pytree.tree_map_only(fx.Node, self.env.__getitem__, (node.args, node.kwargs))
+        result = node.meta.get("val")
+        where = Provenance(layer_of(node), source_line(node), str(node.target))
+        self.b.at = where
+        before = len(self.b.graph.nodes)
+        try:
+            if not isinstance(node.target, torch._ops.OpOverload):
+                raise Declined(node.target, Decline("control flow inside the graph", "capture a model without torch.cond"))  # type: ignore[arg-type]
+            if not any(isinstance(leaf, Value) for leaf in pytree.tree_leaves((args, kwargs))):
+                return self.b.lower(node.target, *args, **kwargs)
+            lowered = self.b.dispatch(node.target, args, kwargs, result)
+        except Declined as declined:
+            self._declined(node, declined)
+            return pytree.tree_map_only(torch.Tensor, self._hole, result)
+        self._note(node, len(self.b.graph.nodes) - before)
+        return lowered
+
+    def _item(self, node: fx.Node) -> Any:
+        source, index = node.args
+        item = self.env[source][index]  # type: ignore[index]
+        if item is None:
+            decline = Decline(f"result {index} of {source.target} is used", "edge4d lowers the values only")  # type: ignore[union-attr]
+            self._declined(node, Declined(source.target, decline))  # type: ignore[arg-type,union-attr]
+            return self._hole(node.meta["val"])
+        return item
+
+    def _hole(self, val: torch.Tensor) -> Value:
+        """Stands in for a declined result, so that what follows is looked at too."""
+        packing = Packing.frames(tuple(val.shape))
+        return self.b.value(self.b.placeholder("declined", packing.physical_shape, val.dtype), packing)
+
+    def _note(self, node: fx.Node, emitted: int) -> None:
+        shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(node.meta.get("val")) if hasattr(leaf, "shape")]
+        fed = [tuple(n.meta["val"].shape) for n in node.all_input_nodes if hasattr(n.meta.get("val"), "shape")]
+        if max((len(shape) for shape in [*shapes, *fed]), default=0) <= MAX_RANK:
+            return
+        formulation, macs = self.b.take_plan()
+        becomes = formulation or ("packing only" if emitted == 0 else f"{emitted} calls of rank ≤ {MAX_RANK}")
+        at = self.b.at
+        self.layers.append(LayerPlan(at.layer, at.line, at.op, shapes[0], becomes, macs=macs, nodes=emitted))
+
+    def _declined(self, node: fx.Node, declined: Declined) -> None:
+        shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(node.meta.get("val")) if hasattr(leaf, "shape")]
+        at, why = self.b.at, declined.decline
+        shape = shapes[0] if shapes else ()
+        self.layers.append(LayerPlan(at.layer, at.line, str(declined.op), shape, None, why.reason, why.hint or ""))
+
+    def _output(self, node: fx.Node) -> None:
+        self.b.at = Provenance(op="output", rule="output")
+        results = []
+        for i, leaf in enumerate(pytree.tree_leaves(node.args[0])):
+            item = self.env[leaf] if isinstance(leaf, fx.Node) else leaf
+            if not isinstance(item, Value | Const):
+                raise LoweringError(
+                    f"output {i} of the model is {item!r}, not a tensor", hint="return tensors only, e.g. wrap the model"
+                )
+            name = self.captured.outputs[i]
+            packing = Packing.frames(item.shape)
+            results.append(self.b.arrange_as(item, packing))
+            self.outputs.append(_port(name, item.shape, packing, item.dtype))
+        self.b.graph.output(tuple(results))
+
+
+def _port(name: str, shape: Sequence[int], packing: Packing, dtype: torch.dtype) -> Port:
+    numpy_name = str(dtype).removeprefix("torch.")
+    return Port(name, tuple(shape), packing.physical_shape, numpy_name, frames_pattern(len(shape)))
+
+
+def _module(b: Builder) -> fx.GraphModule:
+    root = nn.Module()
+    used = {node.target for node in b.graph.nodes if node.op == "get_attr"}
+    for name, tensor in b.parameters.items():
+        if name not in used:
+            continue
+        *path, leaf = name.split(".")
+        owner = root
+        for part in path:
+            if not hasattr(owner, part):
+                owner.add_module(part, nn.Module())
+            owner = getattr(owner, part)
+        if tensor.is_floating_point():
+            owner.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
+        else:
+            owner.register_buffer(leaf, tensor)
+    module = fx.GraphModule(root, b.graph)
+    module.eval()
+    return module
+
+
+def _ensure(module: fx.GraphModule) -> None:
+    """The promise, checked on the result: no value above rank 4, no operator on three axes."""
+    for node in module.graph.nodes:
+        for tensor in pytree.tree_leaves(node.meta.get("val")):
+            if isinstance(tensor, torch.Tensor) and tensor.dim() > MAX_RANK:
+                raise InternalError(f"{node.name} has rank {tensor.dim()} after lowering: {node.meta.get('edge4d')}")
+        name = getattr(node.target, "__name__", str(node.target))
+        if node.op == "call_function" and any(mark in name for mark in ("3d", "convolution")):
+            raise InternalError(f"{node.name} is {name}, an operator on three axes: {node.meta.get('edge4d')}")
+    for name, tensor in module.state_dict().items():
+        if tensor.dim() > MAX_RANK:
+            raise InternalError(f"parameter {name} has rank {tensor.dim()} after lowering")
+

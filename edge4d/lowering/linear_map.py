@@ -1,0 +1,58 @@
+"""A fixed linear map along one axis: interpolation weights, adaptive windows and the like, as torch itself computes them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from edge4d.lowering.axis import take
+from edge4d.lowering.values import Const, Operand
+
+if TYPE_CHECKING:
+    from edge4d.lowering.builder import Builder
+
+__all__ = ["linear_map"]
+
+aten = torch.ops.aten
+
+
+def linear_map(b: Builder, x: Operand, axis: int, matrix: torch.Tensor) -> Operand:
+    """y[o] = Σ_i matrix[o, i] · x[i] along one logical axis.
+
+    Rows with one 1 select, rows with at most two weights interpolate (two selections, weighted and added), anything
+    else is one matrix product at rank 3.
+
+    Args:
+        x: any operand.
+        axis: logical axis of size `in`.
+        matrix: (out, in), float64.
+    """
+    nonzero = matrix != 0
+    counts = nonzero.sum(1)
+    if int(counts.max()) <= 2:
+        first = nonzero.to(torch.int8).argmax(1)
+        last = matrix.shape[1] - 1 - nonzero.flip(1).to(torch.int8).argmax(1)
+        rows = torch.arange(matrix.shape[0])
+        low = matrix[rows, first]
+        if torch.equal(first, last) and torch.equal(low, torch.ones_like(low)):
+            return take(b, x, axis, first.tolist())
+        high = torch.where(first == last, torch.zeros_like(low), matrix[rows, last])
+        shape = [1] * len(x.shape)
+        shape[axis] = matrix.shape[0]
+        result: Operand | None = None
+        for places, weights in ((first, low), (last, high)):
+            scale = Const(weights.reshape(shape).to(x.dtype), f"{b.at.layer}.weights".strip("."))
+            part = b.lower(aten.mul.Tensor, take(b, x, axis, places.tolist()), scale)
+            result = part if result is None else b.lower(aten.add.Tensor, result, part)
+        assert result is not None
+        return result
+    value = b.given(x)
+    groups, dim = value.packing.isolate(axis)
+    if dim != 1 or len(groups) != 3:
+        memory, atoms = value.packing.reorder(groups).memory, value.packing.logical[axis]
+        at = memory.index(atoms[0])
+        groups = (memory[:at], atoms, memory[at + len(atoms) :])
+    weights_node = b.parameter(matrix.to(x.dtype).unsqueeze(0), f"{b.at.layer}.map".strip("."))
+    node = b.emit(aten.matmul.default, weights_node, b.arrange(value, groups))
+    return b.value(node, value.packing.reorder(groups).resize(axis, 1, matrix.shape[0]))

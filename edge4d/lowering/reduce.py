@@ -1,0 +1,249 @@
+"""Reductions over any axes: kept and reduced atoms form at most four groups, or the axes are reduced one by one."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._ops import OpOverload
+
+from edge4d.lowering.registry import Decline, Site, lowers
+from edge4d.lowering.values import Operand, Value
+from edge4d.lowering.view import reshape
+from edge4d.packing import MAX_RANK
+
+if TYPE_CHECKING:
+    from edge4d.lowering.builder import Builder
+
+__all__ = ["mean", "reduce_axes"]
+
+aten = torch.ops.aten
+
+
+def reduce_axes(b: Builder, x: Value, axes: Sequence[int], op: OpOverload, **keywords: Any) -> Value:
+    """Reduce whole logical axes, which stay with size 1.
+
+    Args:
+        op: an overload called as ``op(node, dims, True, **keywords)`` whose result over several axes is that of
+            reducing them one after another (sum, mean, amax, amin, any, all, logsumexp).
+    """
+    packing = x.packing
+    reduced = {atom for axis in axes for atom in packing.logical[axis]}
+    if any(len({atom in reduced for atom in group}) > 1 for group in packing.physical):
+        groups = tuple(tuple(run) for _, run in itertools.groupby(packing.memory, lambda atom: atom in reduced))
+        if len(groups) > MAX_RANK:
+            for axis in axes:
+                x = reduce_axes(b, _alone(b, x, axis), [axis], op, **keywords)
+            return x
+        packing = packing.reorder(groups)
+    node = b.arrange(x, packing.physical)
+    dims = [dim for dim, group in enumerate(packing.physical) if group and set(group) <= reduced]
+    if not dims:  # every reduced axis has size 1; the operator still applies (a logsumexp, an `any`, a dtype)
+        flat = b.reshape(node, (1, math.prod(packing.sizes)))
+        return b.value(b.reshape(b.emit(op, flat, [0], True, **keywords), packing.physical_shape), packing)
+    return b.value(b.emit(op, node, dims, True, **keywords), packing.drop(axes))
+
+
+def _alone(b: Builder, x: Value, axis: int) -> Value:
+    node, _, packing = b.isolate(x, axis)
+    return Value(node, packing, x.dtype)
+
+
+def mean(b: Builder, x: Operand, axes: Sequence[int]) -> Operand:
+    """The mean over logical axes, which stay with size 1."""
+    result: Operand = b.lower(aten.mean.dim, x, list(axes), True)
+    return result
+
+
+@dataclass(frozen=True)
+class ReduceSpec:
+    """x reduced over `axes` by `op`; `shape` is the result's logical shape, with or without the reduced axes."""
+
+    x: Operand
+    axes: tuple[int, ...]
+    op: OpOverload
+    keywords: tuple[tuple[str, Any], ...]
+    shape: tuple[int, ...]
+
+
+_PHYSICAL = {
+    aten.sum.dim_IntList: aten.sum.dim_IntList,
+    aten.sum.default: aten.sum.dim_IntList,
+    aten.mean.dim: aten.mean.dim,
+    aten.mean.default: aten.mean.dim,
+    aten.amax.default: aten.amax.default,
+    aten.amin.default: aten.amin.default,
+    aten.max.default: aten.amax.default,
+    aten.min.default: aten.amin.default,
+    aten.any.dims: aten.any.dims,
+    aten.any.dim: aten.any.dims,
+    aten.any.default: aten.any.dims,
+    aten.all.dims: aten.all.dims,
+    aten.all.dim: aten.all.dims,
+    aten.all.default: aten.all.dims,
+    aten.logsumexp.default: aten.logsumexp.default,
+}
+
+
+@lowers(*_PHYSICAL)
+class Reduce:
+    """Sums, means, extrema and logical reductions over any axes."""
+
+    def check(self, site: Site) -> ReduceSpec | Decline:
+        given = site.take_all()
+        keywords = {"dtype": given["dtype"]} if given.get("dtype") is not None else {}
+        axes = _axes(given["self"], given.get("dim"))
+        return ReduceSpec(given["self"], axes, _PHYSICAL[site.op], tuple(keywords.items()), site.shape)
+
+    def rewrite(self, b: Builder, spec: ReduceSpec) -> Value:
+        x = b.given(spec.x)
+        if not x.shape:
+            x = reshape(b, x, (1,))
+        reduced = reduce_axes(b, x, spec.axes, spec.op, **dict(spec.keywords))
+        return reshape(b, reduced, spec.shape)
+
+
+def _axes(x: Operand, dim: Any) -> tuple[int, ...]:
+    rank = max(1, len(x.shape))
+    if dim is None or dim == []:
+        return tuple(range(rank))
+    return tuple(sorted(d % rank for d in (dim if isinstance(dim, list | tuple) else [dim])))
+
+
+@dataclass(frozen=True)
+class MomentSpec:
+    """Variance over `axes` with Bessel-like `correction`: optionally its root, optionally with the mean."""
+
+    x: Operand
+    axes: tuple[int, ...]
+    correction: float
+    root: bool
+    with_mean: bool
+    shape: tuple[int, ...]
+
+
+@lowers(aten.var.correction, aten.std.correction, aten.var_mean.correction, aten.std_mean.correction)
+class Moment:
+    """var = Σ(x − mean)² / max(0, n − correction), the two-pass form."""
+
+    def check(self, site: Site) -> MomentSpec | Decline:
+        x: Operand = site.take("self")
+        axes = _axes(x, site.take("dim"))
+        correction = site.take("correction")
+        site.take("keepdim")
+        with_mean = site.op in (aten.var_mean.correction, aten.std_mean.correction)
+        root = site.op in (aten.std.correction, aten.std_mean.correction)
+        shape = tuple((site.result[0] if with_mean else site.result).shape)
+        return MomentSpec(x, axes, 1 if correction is None else float(correction), root, with_mean, shape)
+
+    def rewrite(self, b: Builder, spec: MomentSpec) -> Any:
+        count = math.prod(spec.x.shape[axis] for axis in spec.axes)
+        center = mean(b, spec.x, spec.axes)
+        deviation = b.lower(aten.sub.Tensor, spec.x, center)
+        total = b.lower(aten.sum.dim_IntList, b.lower(aten.mul.Tensor, deviation, deviation), list(spec.axes), True)
+        divisor = max(0.0, count - spec.correction)
+        spread = b.lower(aten.div.Tensor, total, divisor)
+        if spec.root:
+            spread = b.lower(aten.sqrt.default, spread)
+        spread = reshape(b, b.given(spread), spec.shape)
+        return [spread, reshape(b, b.given(center), spec.shape)] if spec.with_mean else spread
+
+
+@dataclass(frozen=True)
+class PickSpec:
+    """An extremum of one axis with its place, or the place alone."""
+
+    x: Operand
+    axis: int | None
+    op: OpOverload
+    shape: tuple[int, ...]
+
+
+@lowers(aten.max.dim, aten.min.dim, aten.argmax.default, aten.argmin.default)
+class Pick:
+    """Extrema with places along one axis (or of the flattened tensor)."""
+
+    def check(self, site: Site) -> PickSpec | Decline:
+        x: Operand = site.take("self")
+        dim = site.take("dim")
+        site.take("keepdim")
+        result = site.result[0] if isinstance(site.result, tuple | list) else site.result
+        return PickSpec(x, None if dim is None else dim % max(1, len(x.shape)), site.op, tuple(result.shape))
+
+    def rewrite(self, b: Builder, spec: PickSpec) -> Any:
+        x, axis = b.given(spec.x), spec.axis
+        if axis is None:
+            x, axis = reshape(b, x, (math.prod(x.shape),)), 0
+        node, dim, packing = b.isolate(x, axis)
+        picked = b.emit(spec.op, node, dim, True)
+        after = packing.resize(axis, dim, 1)
+        if spec.op in (aten.argmax.default, aten.argmin.default):
+            return reshape(b, b.value(picked, after), spec.shape)
+        return [reshape(b, b.value(b.item(picked, i), after), spec.shape) for i in range(2)]
+
+
+@dataclass(frozen=True)
+class NormSpec:
+    """The vector p-norm over `axes`."""
+
+    x: Operand
+    order: float
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@lowers(aten.linalg_vector_norm.default)
+class VectorNorm:
+    """‖x‖₁ = Σ|x|, ‖x‖₂ = √Σx², ‖x‖∞ = max|x|."""
+
+    def check(self, site: Site) -> NormSpec | Decline:
+        x, order, dim = site.take("self"), site.take("ord"), site.take("dim")
+        site.take("keepdim")
+        if site.take("dtype") not in (None, x.dtype):
+            return Decline("a norm in another dtype than its input", "convert the input first")
+        if order not in (1, 2, math.inf):
+            return Decline(f"a norm of order {order}", "edge4d lowers orders 1, 2 and inf")
+        return NormSpec(x, float(order), _axes(x, dim), site.shape)
+
+    def rewrite(self, b: Builder, spec: NormSpec) -> Value:
+        axes = list(spec.axes)
+        if spec.order == 2:
+            total = b.lower(aten.sum.dim_IntList, b.lower(aten.mul.Tensor, spec.x, spec.x), axes, True)
+            result = b.lower(aten.sqrt.default, total)
+        else:
+            size = b.lower(aten.abs.default, spec.x)
+            op = aten.sum.dim_IntList if spec.order == 1 else aten.amax.default
+            result = b.lower(op, size, axes, True)
+        return reshape(b, b.given(result), spec.shape)
+
+
+@dataclass(frozen=True)
+class ProdSpec:
+    """The product over `axes`."""
+
+    x: Operand
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@lowers(aten.prod.dim_int, aten.prod.default)
+class Product:
+    """Products, one axis at a time."""
+
+    def check(self, site: Site) -> ProdSpec | Decline:
+        given = site.take_all()
+        return ProdSpec(given["self"], _axes(given["self"], given.get("dim")), site.shape, site.dtype)
+
+    def rewrite(self, b: Builder, spec: ProdSpec) -> Value:
+        x = b.given(spec.x)
+        if not x.shape:
+            x = reshape(b, x, (1,))
+        for axis in spec.axes:
+            node, dim, packing = b.isolate(x, axis)
+            x = b.value(b.emit(aten.prod.dim_int, node, dim, True, dtype=spec.dtype), packing.resize(axis, dim, 1))
+        return reshape(b, x, spec.shape)

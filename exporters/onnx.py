@@ -1,0 +1,201 @@
+"""A lowered module as an ONNX graph: named after the source layers, simplified, every node with its provenance."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edge4d.errors import ExportError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    from edge4d.lowered import Lowered
+
+__all__ = ["OnnxGraph", "to_onnx"]
+
+OPSETS = range(18, 24)
+"""Opsets that can be asked for; torch's exporter translates to 18 and converts upwards."""
+
+_KEEP_INSIDE = 1024
+"""Weights of at least this many bytes stay outside the protobuf while it is simplified."""
+
+_MARK = "edge4d:"
+
+
+@dataclass
+class OnnxGraph:
+    """An ONNX model whose large weights are held beside it.
+
+    Attributes:
+        proto: the model; `weights` are missing from its initializers.
+        weights: large initializers by name.
+    """
+
+    proto: onnx.ModelProto
+    weights: dict[str, np.ndarray]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the large weights."""
+        return sum(array.nbytes for array in self.weights.values())
+
+
+def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> OnnxGraph:
+    """Translate by `torch.onnx`, name, simplify by onnxsim.
+
+    Args:
+        lowered: what `edge4d.lower` returned.
+        opset: the ONNX operator set, 18 to 23.
+        simplify: whether onnxsim runs.
+
+    Raises:
+        ExportError: an opset out of range, or an operator that torch.onnx cannot translate.
+    """
+    import onnx_ir as ir
+    import torch
+
+    if opset not in OPSETS:
+        raise ExportError(
+            f"opset {opset} cannot be written, got {opset}, expected {OPSETS.start} to {OPSETS.stop - 1}",
+            hint=f"use --opset {OPSETS.start}, which every runtime of the last years reads",
+        )
+    for node in lowered.module.graph.nodes:
+        if (at := node.meta.get("edge4d")) is not None:
+            node.meta["stack_trace"] = _MARK + json.dumps([node.name, at.layer, at.line, at.op, at.rule])
+    args = tuple(
+        torch.zeros(port.physical, dtype=getattr(torch, port.dtype)) for port in lowered.inputs
+    )
+    with _quiet():
+        try:
+            with torch.no_grad(), torch.fx.traceback.preserve_node_meta():
+                program = torch.export.export(lowered.module, args, strict=False)
+            made = torch.onnx.export(
+                program,
+                args,
+                dynamo=True,
+                opset_version=opset,
+                input_names=[port.name for port in lowered.inputs],
+                output_names=[port.name for port in lowered.outputs],
+                verbose=False,
+                optimize=True,
+            )
+        except Exception as error:  # torch.onnx wraps its faults in types of its own, private ones among them
+            raise ExportError(
+                f"torch.onnx cannot translate the lowered graph: {type(error).__name__}: {str(error)[:1500]}",
+                hint="try another --opset, or report the operator it names",
+            ) from error
+    assert made is not None
+    model = made.model
+    version = model.graph.opset_imports.get("")
+    if version != opset:
+        raise ExportError(f"torch.onnx wrote opset {version}, expected {opset}", hint="try --opset 18")
+    provenance = {
+        value.name: _read_mark(node) for node in model.graph for value in node.outputs if value.name is not None
+    }
+    weights = {}
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= _KEEP_INSIDE:
+            weights[name] = tensor.numpy()
+            del model.graph.initializers[name]
+            model.graph.inputs.append(value)
+    proto = ir.serde.serialize_model(model)
+    if simplify:
+        proto = _simplified(proto)
+    kept = [value for value in proto.graph.input if value.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    used = {name for node in proto.graph.node for name in node.input}
+    used |= {value.name for value in proto.graph.output}
+    weights = {name: array for name, array in weights.items() if name in used}
+    _name(proto, provenance)
+    return OnnxGraph(proto, weights)
+
+
+def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxsim
+
+    with _quiet():
+        simplified, same = onnxsim.simplify(proto)
+    if not same:
+        raise ExportError("onnxsim's own check says that the simplified graph differs", hint="use --no-simplify")
+    result: onnx.ModelProto = simplified
+    return result
+
+
+def _read_mark(node: Any) -> tuple[str, ...]:
+    """(graph node, layer, line, ATen overload, rule) of an ONNX node."""
+    text = node.metadata_props.get("pkg.torch.onnx.stack_trace", "")
+    for line in text.splitlines():
+        if line.startswith(_MARK):
+            return tuple(json.loads(line.removeprefix(_MARK)))
+    return ()
+
+
+def _name(proto: onnx.ModelProto, provenance: dict[str, tuple[str, ...]]) -> None:
+    """Name nodes and values after the source layer (``layer1.0.conv1/Conv``) and write where each came from."""
+    fixed = {v.name for v in (*proto.graph.input, *proto.graph.output)} | {t.name for t in proto.graph.initializer}
+    taken = set(fixed) | {name for node in proto.graph.node for name in node.input}
+    renamed: dict[str, str] = {}
+    layer = ""
+    for node in proto.graph.node:
+        mark = provenance.get(node.output[0], ())
+        layer = mark[1] if mark else layer  # what the simplifier made stands beside what it was made from
+        node.name = _free(f"{layer or 'graph'}/{node.op_type}", taken)
+        for i, name in enumerate(node.output):
+            if name and name not in fixed:
+                renamed[name] = node.name if i == 0 else f"{node.name}:{i}"
+        for i, name in enumerate(node.input):
+            node.input[i] = renamed.get(name, name)
+        for i, name in enumerate(node.output):
+            node.output[i] = renamed.get(name, name)
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for key, value in zip(("layer", "line", "op", "rule"), mark[1:], strict=False):
+            if value:
+                node.metadata_props.add(key=f"edge4d.{key}", value=value)
+    kept = []
+    for value in proto.graph.value_info:
+        if value.name in renamed:
+            value.name = renamed[value.name]
+            kept.append(value)
+    names = {name for node in proto.graph.node for name in node.output}
+    kept = [value for value in kept if value.name in names]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    for entry in (proto.graph, *proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
+        del entry.metadata_props[:]
+    del proto.metadata_props[:]
+    proto.graph.name = "edge4d"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    candidate, serial = name, 1
+    while candidate in taken:
+        serial += 1
+        candidate = f"{name}_{serial}"
+    taken.add(candidate)
+    return candidate
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the progress chatter of torch.onnx out of the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
