@@ -12,13 +12,14 @@ from edge4d._version import __version__
 
 if TYPE_CHECKING:
     from edge4d.artifact import open
-    from edge4d.exporting import ExportReport, export
+    from edge4d.exporting import export
     from edge4d.lowered import Lowered, lower, plan
     from edge4d.lowering.registry import register_rule
     from edge4d.ports import Port
+    from edge4d.report import ExportReport
 
 _HOME = {
-    "ExportReport": "edge4d.exporting",
+    "ExportReport": "edge4d.report",
     "Lowered": "edge4d.lowered",
     "Port": "edge4d.ports",
     "export": "edge4d.exporting",
@@ -27,9 +28,19 @@ _HOME = {
     "plan": "edge4d.lowered",
     "register_rule": "edge4d.lowering.registry",
 }
-_PACKAGES = ("exporters", "validators")
+_PACKAGES = ("exporters", "loading", "validators")
 
-__all__ = ["__version__", "exporters", "validators", *sorted(_HOME)]
+__all__ = [
+    "ExportReport",
+    "Lowered",
+    "Port",
+    "__version__",
+    "export",
+    "lower",
+    "open",
+    "plan",
+    "register_rule",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -41,4 +52,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_PACKAGES])

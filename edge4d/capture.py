@@ -1,4 +1,4 @@
-"""`torch.export` → a functional ATen graph with static shapes, its constants, and the names of its inputs and outputs."""
+"""`torch.export` → a functional ATen graph with static shapes, its constants, its inputs and outputs by name."""
 
 from __future__ import annotations
 
@@ -117,7 +117,9 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             warnings.simplefilter("ignore")
             return torch.export.export(model, args, kwargs, strict=False)
     except Exception as error:  # torch.export raises anything the model raises, and a dozen types of its own
-        shapes = ", ".join("x".join(map(str, a.shape)) for a in pytree.tree_leaves((args, kwargs)) if hasattr(a, "shape"))
+        shapes = ", ".join(
+            "x".join(map(str, a.shape)) for a in pytree.tree_leaves((args, kwargs)) if hasattr(a, "shape")
+        )
         text = str(error).strip().split("\n\n")[0][:800]
         if "data-dependent" in str(error).lower() or "DataDependent" in type(error).__name__:
             raise CaptureError(

@@ -1,7 +1,7 @@
 """Errors a user can cause, and the one that is our own bug.
 
-Every message says what failed, where, what was got and expected, and what to do. The exit codes are the
-command line's contract: 1 a finding or a failed parity, 2 usage or unreadable input, 3 a runtime is missing, 70 our bug.
+Every message says what failed, where, what was got and expected, and what to do. The exit codes are the command
+line's contract: 1 a finding or a failed parity, 2 usage or unreadable input, 3 a runtime is missing, 70 our bug.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A `Packing` is made of *atoms*, indivisible sizes numbered in logical order; *logical axes*, an ordered partition of
 the atoms; and *physical axes*, an ordered partition of a permutation of the atoms into at most `MAX_RANK` groups.
-The concatenation of the physical axes is the *memory order*. Atoms of size 1 do not exist: an axis of size 1 has no atoms.
+The concatenation of the physical axes is the *memory order*. An axis of size 1 has no atoms: they hold no data.
 
 It follows that permute, view, squeeze and unsqueeze rewrite the description and leave the data alone, that physical
 axes may be regrouped by a free reshape, and that only a change of memory order moves data (see `edge4d.repacking`).
@@ -10,6 +10,7 @@ axes may be regrouped by a free reshape, and that only a change of memory order 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -180,9 +181,8 @@ class Packing:
 
     def coalesce(self) -> Packing:
         """Merge atoms that are neighbours both in one logical axis and in one physical axis (the canonical form)."""
-        joined = {
-            (a, b) for group in self.logical for a, b in zip(group, group[1:], strict=False) if b == a + 1
-        } & {(a, b) for group in self.physical for a, b in zip(group, group[1:], strict=False)}
+        in_logical = {pair for group in self.logical for pair in itertools.pairwise(group)}
+        joined = in_logical & {pair for group in self.physical for pair in itertools.pairwise(group)}
         if not joined:
             return self
         head = {b: a for a, b in joined}
@@ -245,16 +245,15 @@ class Packing:
 
     def _merge(self, atoms: tuple[int, ...]) -> Packing:
         """Merge atoms that are neighbours in logical order and in memory, across axes; the logical axes are then
-        only a flat list (the caller rewrites them)."""
+        only a flat list (the caller rewrites them).
+        """
         if len(atoms) == 1:
             return self
         if not self.is_run(atoms):
             raise PackingError(f"atoms {atoms} are not neighbours in memory order {self.memory}; repack first")
         first, rest = atoms[0], set(atoms[1:])
         new = {a: i for i, a in enumerate(a for a in range(len(self.sizes)) if a not in rest)}
-        sizes = tuple(
-            math.prod(self.sizes[b] for b in atoms) if a == first else self.sizes[a] for a in new
-        )
+        sizes = tuple(math.prod(self.sizes[b] for b in atoms) if a == first else self.sizes[a] for a in new)
         touched = [i for i, group in enumerate(self.physical) if set(group) & set(atoms)]
         physical = [*self.physical]
         physical[touched[0] : touched[-1] + 1] = [_concat(self.physical[touched[0] : touched[-1] + 1])]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edge4d.errors import ExportError
+from edge4d.errors import ExportError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edge4d.lowered import Lowered
 
-__all__ = ["OnnxGraph", "to_onnx"]
+__all__ = ["OnnxGraph", "check_opset", "to_onnx"]
 
 OPSETS = range(18, 24)
 """Opsets that can be asked for; torch's exporter translates to 18 and converts upwards."""
@@ -47,6 +47,19 @@ class OnnxGraph:
         return sum(array.nbytes for array in self.weights.values())
 
 
+def check_opset(opset: int) -> None:
+    """Refuse an operator set that torch's exporter cannot write.
+
+    Raises:
+        UsageError: it is out of range.
+    """
+    if opset not in OPSETS:
+        raise UsageError(
+            f"opset {opset} cannot be written: expected {OPSETS.start} to {OPSETS.stop - 1}",
+            hint=f"use --opset {OPSETS.start}, which every runtime of the last years reads",
+        )
+
+
 def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> OnnxGraph:
     """Translate by `torch.onnx`, name, simplify by onnxsim.
 
@@ -56,22 +69,17 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
         simplify: whether onnxsim runs.
 
     Raises:
-        ExportError: an opset out of range, or an operator that torch.onnx cannot translate.
+        UsageError: an opset out of range.
+        ExportError: an operator that torch.onnx cannot translate.
     """
     import onnx_ir as ir
     import torch
 
-    if opset not in OPSETS:
-        raise ExportError(
-            f"opset {opset} cannot be written, got {opset}, expected {OPSETS.start} to {OPSETS.stop - 1}",
-            hint=f"use --opset {OPSETS.start}, which every runtime of the last years reads",
-        )
+    check_opset(opset)
     for node in lowered.module.graph.nodes:
         if (at := node.meta.get("edge4d")) is not None:
             node.meta["stack_trace"] = _MARK + json.dumps([node.name, at.layer, at.line, at.op, at.rule])
-    args = tuple(
-        torch.zeros(port.physical, dtype=getattr(torch, port.dtype)) for port in lowered.inputs
-    )
+    args = tuple(torch.zeros(port.physical, dtype=getattr(torch, port.dtype)) for port in lowered.inputs)
     with _quiet():
         try:
             with torch.no_grad(), torch.fx.traceback.preserve_node_meta():
@@ -170,7 +178,13 @@ def _name(proto: onnx.ModelProto, provenance: dict[str, tuple[str, ...]]) -> Non
     kept = [value for value in kept if value.name in names]
     del proto.graph.value_info[:]
     proto.graph.value_info.extend(kept)
-    for entry in (proto.graph, *proto.graph.input, *proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
+    for entry in (
+        proto.graph,
+        *proto.graph.input,
+        *proto.graph.output,
+        *proto.graph.value_info,
+        *proto.graph.initializer,
+    ):
         del entry.metadata_props[:]
     del proto.metadata_props[:]
     proto.graph.name = "edge4d"

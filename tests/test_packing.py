@@ -137,7 +137,9 @@ def test_more_atoms_stay_within_rank_four_too(count, random):
     order = list(range(count))
     random.shuffle(order)
     array = numbered((2,) * count)
-    assert (apply(array, plan_repack((2,) * count, range(count), order)).ravel() == array.transpose(order).ravel()).all()
+    assert (
+        apply(array, plan_repack((2,) * count, range(count), order)).ravel() == array.transpose(order).ravel()
+    ).all()
 
 
 @given(st.permutations(range(5)), st.permutations(range(5)))
@@ -214,7 +216,9 @@ def test_common_pieces_refine_both(data):
     pieces = common_pieces(a, b)
     assume(pieces is not None)
     for sizes in (a, b):
-        assert set(itertools.accumulate(sizes, lambda x, y: x * y)) <= set(itertools.accumulate(pieces, lambda x, y: x * y))
+        assert set(itertools.accumulate(sizes, lambda x, y: x * y)) <= set(
+            itertools.accumulate(pieces, lambda x, y: x * y)
+        )
 
 
 def test_sizes_without_a_common_refinement():

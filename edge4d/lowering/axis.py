@@ -48,7 +48,7 @@ def concat(b: Builder, parts: Sequence[Operand], axis: int) -> Operand:
 
 
 def take(b: Builder, x: Operand, axis: int, indices: Sequence[int]) -> Operand:
-    """x at the given places along one axis, as slices joined (ascending runs of constant step, single elements else)."""
+    """X at the given places along one axis, as slices joined (ascending runs of constant step, single elements else)."""
     if isinstance(x, Const):
         return Const(x.tensor.index_select(axis, torch.tensor(list(indices))), f"{x.name}.take")
     runs: list[tuple[int, int, int]] = []
@@ -141,9 +141,7 @@ class SplitSpec:
     drop: bool
 
 
-@lowers(
-    aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes, aten.chunk.default, aten.unbind.int
-)
+@lowers(aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes, aten.chunk.default, aten.unbind.int)
 class Split:
     """Consecutive parts of one axis; the sizes are read off the result."""
 
@@ -222,7 +220,10 @@ class Take:
         if not dims:
             return Decline("roll without dims rolls the flattened tensor", "give the axes to roll along")
         return TakeSpec(
-            x, tuple((d, tuple((i - s) % x.shape[d] for i in range(x.shape[d]))) for d, s in zip(dims, shifts, strict=True))
+            x,
+            tuple(
+                (d, tuple((i - s) % x.shape[d] for i in range(x.shape[d]))) for d, s in zip(dims, shifts, strict=True)
+            ),
         )
 
     def rewrite(self, b: Builder, spec: TakeSpec) -> Operand:
@@ -296,7 +297,7 @@ def _padded_places(size: int, before: int, after: int, mode: str) -> list[int]:
 
 @dataclass(frozen=True)
 class AlongSpec:
-    """An operator applied along one axis, shape unchanged; `make` gives its physical arguments for that axis's place."""
+    """`op(x, axis, *rest)`, shape unchanged."""
 
     x: Operand
     axis: int

@@ -43,10 +43,10 @@ class Provenance:
     rule: str = ""
 
 
-class Declined(Exception):  # noqa: N818  not an error yet: the driver collects them
-    """A call that no rule takes."""
+class Declined(Exception):
+    """A call that no rule takes; not an error yet, the driver collects them."""
 
-    def __init__(self, op: OpOverload, decline: Decline) -> None:
+    def __init__(self, op: str, decline: Decline) -> None:
         super().__init__(decline.reason)
         self.op = op
         self.decline = decline
@@ -95,11 +95,13 @@ class Builder:
         """Find the rule, check the call, rewrite it, and hold the outcome against the expected logical result."""
         rule = registry.find(op)
         if rule is None:
-            raise Declined(op, Decline("edge4d has no rule for this operator", "register one with edge4d.register_rule"))
+            raise Declined(
+                str(op), Decline("edge4d has no rule for this operator", "register one with edge4d.register_rule")
+            )
         site = Site(op, _by_schema(op, args, kwargs), result)
         spec = rule.check(site)
         if isinstance(spec, Decline):
-            raise Declined(op, spec)
+            raise Declined(str(op), spec)
         if site.unread:
             raise InternalError(f"rule {type(rule).__name__} for {op} ignores its arguments {site.unread}")
         before, self.at = self.at, replace(self.at, rule=self.at.rule or type(rule).__name__)
@@ -289,14 +291,14 @@ class Builder:
         return self.arrange(x, tuple(groups))
 
     def given(self, x: Operand) -> Value:
-        """x as a value of the graph; a constant in the packing that graph inputs have."""
+        """X as a value of the graph; a constant in the packing that graph inputs have."""
         if isinstance(x, Value):
             return x
         packing = Packing.frames(x.shape)
         return self.value(self._materialise(x, packing), packing)
 
     def isolate(self, x: Value, axis: int) -> tuple[fx.Node, int, Packing]:
-        """x with one logical axis as a physical axis of its own: the node, that axis's place, the packing."""
+        """X with one logical axis as a physical axis of its own: the node, that axis's place, the packing."""
         groups, dim = x.packing.isolate(axis)
         return self.arrange(x, groups), dim, x.packing.reorder(groups)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as pytree
 
@@ -114,8 +115,10 @@ class _Interpreter:
         self.b.at = where
         before = len(self.b.graph.nodes)
         try:
-            if not isinstance(node.target, torch._ops.OpOverload):
-                raise Declined(node.target, Decline("control flow inside the graph", "capture a model without torch.cond"))  # type: ignore[arg-type]
+            if not isinstance(node.target, OpOverload):
+                raise Declined(
+                    str(node.target), Decline("control flow inside the graph", "avoid torch.cond and the like")
+                )
             if not any(isinstance(leaf, Value) for leaf in pytree.tree_leaves((args, kwargs))):
                 return self.b.lower(node.target, *args, **kwargs)
             lowered = self.b.dispatch(node.target, args, kwargs, result)
@@ -127,10 +130,11 @@ class _Interpreter:
 
     def _item(self, node: fx.Node) -> Any:
         source, index = node.args
-        item = self.env[source][index]  # type: ignore[index]
+        assert isinstance(source, fx.Node)
+        item = self.env[source][index]
         if item is None:
-            decline = Decline(f"result {index} of {source.target} is used", "edge4d lowers the values only")  # type: ignore[union-attr]
-            self._declined(node, Declined(source.target, decline))  # type: ignore[arg-type,union-attr]
+            op = str(source.target)
+            self._declined(node, Declined(op, Decline(f"result {index} of {op} is used", "use only its first result")))
             return self._hole(node.meta["val"])
         return item
 
@@ -153,7 +157,7 @@ class _Interpreter:
         shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(node.meta.get("val")) if hasattr(leaf, "shape")]
         at, why = self.b.at, declined.decline
         shape = shapes[0] if shapes else ()
-        self.layers.append(LayerPlan(at.layer, at.line, str(declined.op), shape, None, why.reason, why.hint or ""))
+        self.layers.append(LayerPlan(at.layer, at.line, declined.op, shape, None, why.reason, why.hint or ""))
 
     def _output(self, node: fx.Node) -> None:
         self.b.at = Provenance(op="output", rule="output")
@@ -162,7 +166,8 @@ class _Interpreter:
             item = self.env[leaf] if isinstance(leaf, fx.Node) else leaf
             if not isinstance(item, Value | Const):
                 raise LoweringError(
-                    f"output {i} of the model is {item!r}, not a tensor", hint="return tensors only, e.g. wrap the model"
+                    f"output {i} of the model is {item!r}, not a tensor",
+                    hint="return tensors only, e.g. wrap the model",
                 )
             name = self.captured.outputs[i]
             packing = Packing.frames(item.shape)
@@ -209,4 +214,3 @@ def _ensure(module: fx.GraphModule) -> None:
     for name, tensor in module.state_dict().items():
         if tensor.dim() > MAX_RANK:
             raise InternalError(f"parameter {name} has rank {tensor.dim()} after lowering")
-

@@ -7,12 +7,15 @@ in float64. Only where the convolution's result has no other reader and everythi
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import fx
+from torch._ops import OpOverload
 
 from edge4d.capture import Captured
+from edge4d.errors import InternalError
 from edge4d.lowering.values import Const
 
 __all__ = ["fold_batch_norm"]
@@ -30,6 +33,7 @@ _CONVS = {
     aten.conv_transpose2d.input: True,
     aten.conv_transpose3d.input: True,
 }
+_STATISTICS = ("weight", "bias", "running_mean", "running_var")
 _NORMS = (aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default)
 
 
@@ -39,63 +43,76 @@ def fold_batch_norm(captured: Captured) -> int:
     Returns:
         How many batch norms are gone.
     """
-    graph, constants, folded = captured.graph, captured.constants, 0
-    for norm in list(graph.nodes):
-        if norm.op != "call_function" or norm.target not in _NORMS:
-            continue
-        conv = norm.args[0]
-        if not (isinstance(conv, fx.Node) and conv.target in _CONVS and len(conv.users) == 1):
-            continue
-        if norm.target is aten.batch_norm.default and norm.args[5]:
-            continue  # training mode: refused later by its rule
-        weight, bias = conv.args[1], conv.args[2] if len(conv.args) > 2 else conv.kwargs.get("bias")
-        statistics = norm.args[1:5]
-        operands = [weight, *([bias] if bias is not None else []), *(s for s in statistics if s is not None)]
-        if statistics[2] is None or not all(isinstance(o, fx.Node) and o.name in constants for o in operands):
-            continue
-        eps = norm.args[-1] if norm.target is _NORMS[0] else norm.args[7]
-        groups = _groups(conv)
-        new_weight, new_bias = _folded(
-            constants[weight.name],
-            constants[bias.name] if bias is not None else None,
-            [constants[s.name] if s is not None else None for s in statistics],
-            eps,
-            _CONVS[conv.target],
-            groups,
-        )
-        with graph.inserting_before(conv):
-            nodes = []
-            for const, kind in ((new_weight, "weight"), (new_bias, "bias")):
-                node = graph.placeholder(f"{conv.name}_folded_{kind}")
-                constants[node.name] = const
-                nodes.append(node)
-        conv.args = (conv.args[0], nodes[0], nodes[1], *conv.args[3:])
-        conv.kwargs = {k: v for k, v in conv.kwargs.items() if k != "bias"}
-        if norm.target is _NORMS[0]:
-            for user in list(norm.users):
-                if user.target is operator.getitem and user.args[1] == 0:
-                    user.replace_all_uses_with(conv)
-                    graph.erase_node(user)
-        else:
-            norm.replace_all_uses_with(conv)
-        for user in list(norm.users):  # saved statistics that nobody reads
-            graph.erase_node(user)
-        graph.erase_node(norm)
-        folded += 1
-    return folded
+    pairs = [(norm, conv) for norm in captured.graph.nodes if (conv := _foldable(norm, captured.constants)) is not None]
+    for norm, conv in pairs:
+        _fold(norm, conv, captured)
+    return len(pairs)
 
 
-def _groups(conv: fx.Node) -> int:
-    names = [a.name for a in conv.target._schema.arguments]  # type: ignore[union-attr]
-    at = names.index("groups")
-    return conv.args[at] if len(conv.args) > at else conv.kwargs.get("groups", 1)  # type: ignore[return-value]
+def _foldable(norm: fx.Node, constants: Mapping[str, Const]) -> fx.Node | None:
+    """The convolution that can take up this batch norm, or None."""
+    if norm.op != "call_function" or norm.target not in _NORMS:
+        return None
+    conv = norm.args[0]
+    if not (isinstance(conv, fx.Node) and conv.target in _CONVS and len(conv.users) == 1):
+        return None
+    if norm.target is aten.batch_norm.default and argument(norm, "training"):
+        return None  # refused later, by its rule
+    tensors = [argument(conv, "weight"), argument(conv, "bias"), *(argument(norm, name) for name in _STATISTICS)]
+    constant = all(t is None or (isinstance(t, fx.Node) and t.name in constants) for t in tensors)
+    return conv if constant and argument(norm, "running_mean") is not None else None
+
+
+def _fold(norm: fx.Node, conv: fx.Node, captured: Captured) -> None:
+    constants, graph = captured.constants, captured.graph
+
+    def constant(node: fx.Node, name: str) -> Const | None:
+        tensor = argument(node, name)
+        return None if tensor is None else constants[tensor.name]
+
+    weight = constants[argument(conv, "weight").name]
+    statistics = [constant(norm, name) for name in _STATISTICS]
+    new_weight, new_bias = _folded(
+        weight,
+        constant(conv, "bias"),
+        statistics,
+        argument(norm, "eps"),
+        _CONVS[conv.target],  # type: ignore[index]
+        argument(conv, "groups"),
+    )
+    with graph.inserting_before(conv):
+        nodes = []
+        for const, kind in ((new_weight, "weight"), (new_bias, "bias")):
+            node = graph.placeholder(f"{conv.name}_folded_{kind}")
+            constants[node.name] = const
+            nodes.append(node)
+    conv.args = (conv.args[0], *nodes, *conv.args[3:])
+    conv.kwargs = {name: value for name, value in conv.kwargs.items() if name != "bias"}
+    for user in list(norm.users):
+        if norm.target is aten.batch_norm.default:
+            break
+        if user.args[1] == 0:
+            user.replace_all_uses_with(conv)
+        graph.erase_node(user)  # the others are saved statistics that nobody reads in inference
+    norm.replace_all_uses_with(conv)
+    graph.erase_node(norm)
+
+
+def argument(node: fx.Node, name: str) -> Any:
+    """A call's argument by its schema name, its default where it is not given."""
+    assert isinstance(node.target, OpOverload)
+    for place, schema in enumerate(node.target._schema.arguments):
+        if schema.name == name:
+            return node.args[place] if place < len(node.args) else node.kwargs.get(name, schema.default_value)
+    raise InternalError(f"{node.target} has no argument {name!r}")
 
 
 def _folded(
     weight: Const, bias: Const | None, statistics: list[Const | None], eps: float, transposed: bool, groups: int
 ) -> tuple[Const, Const]:
     gamma, beta, mean, var = (s.tensor.double() if s is not None else None for s in statistics)
-    assert mean is not None and var is not None
+    assert mean is not None
+    assert var is not None
     scale = (var + eps).rsqrt() * (gamma if gamma is not None else 1.0)
     w = weight.tensor.double()
     spatial = [1] * (w.dim() - 2)

@@ -1,4 +1,4 @@
-"""A fixed linear map along one axis: interpolation weights, adaptive windows and the like, as torch itself computes them."""
+"""A fixed linear map along one axis: interpolation weights and adaptive windows, as torch itself computes them."""
 
 from __future__ import annotations
 

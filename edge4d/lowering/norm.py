@@ -30,7 +30,7 @@ def normalise(b: Builder, x: Operand, axes: Sequence[int], eps: float) -> Operan
 
 
 def affine(b: Builder, x: Operand, weight: Operand | None, bias: Operand | None, shape: Sequence[int]) -> Operand:
-    """x · weight + bias, both seen under `shape`."""
+    """X · weight + bias, both seen under `shape`."""
     if weight is not None:
         x = b.lower(aten.mul.Tensor, x, b.lower(aten.view.default, weight, list(shape)))
     if bias is not None:
@@ -63,7 +63,9 @@ class BatchNorm:
     def check(self, site: Site) -> BatchNormSpec | Decline:
         given: dict[str, Any] = site.take_all()
         if given.get("training"):
-            return Decline("batch norm in training mode depends on the other clips", "call model.eval() before exporting")
+            return Decline(
+                "batch norm in training mode depends on the other clips", "call model.eval() before exporting"
+            )
         if given["running_mean"] is None or given["running_var"] is None:
             return Decline("batch norm without running statistics", "train it with track_running_stats=True")
         return BatchNormSpec(
@@ -156,9 +158,7 @@ class LayerNorm(_Norm):
         count = len(site.take("normalized_shape"))
         site.take("cudnn_enable")
         axes = tuple(range(len(x.shape) - count, len(x.shape)))
-        return NormSpec(
-            x, x.shape, axes, site.take("weight"), site.take("bias"), x.shape[-count:], site.take("eps")
-        )
+        return NormSpec(x, x.shape, axes, site.take("weight"), site.take("bias"), x.shape[-count:], site.take("eps"))
 
     def rewrite(self, b: Builder, spec: NormSpec | BatchNormSpec) -> Operand:
         assert isinstance(spec, NormSpec)

@@ -221,7 +221,9 @@ class AvgPool:
         )
         if len(windows) == 3:
             axis, k, s, p, _ = windows[0]
-            y = _mean_slices(b, pad_axes(b, b.given(y), _only(len(x.shape), axis, (p, p))), axis, k, s, spec.shape[axis])
+            y = _mean_slices(
+                b, pad_axes(b, b.given(y), _only(len(x.shape), axis, (p, p))), axis, k, s, spec.shape[axis]
+            )
         correction = _correction(spec)
         if correction is None:
             return y
@@ -251,7 +253,7 @@ def _mean_slices(b: Builder, x: Operand, axis: int, k: int, s: int, results: int
 
 
 def _correction(spec: PoolSpec) -> Const | float | None:
-    """torch's mean divided by ours (which always divides by the whole window), place by place; None when they agree."""
+    """Torch's mean divided by ours (which always divides by the whole window), place by place; None when they agree."""
     sizes = spec.x.shape[spec.axes.start :]
     ones = torch.ones(1, 1, *sizes, dtype=torch.float64)
     stride, padding, kernel = list(spec.stride), list(spec.padding), list(spec.kernel)
@@ -274,7 +276,7 @@ def _correction(spec: PoolSpec) -> Const | float | None:
 
 @dataclass(frozen=True)
 class AdaptiveSpec:
-    """x pooled to fixed output sizes along its last axes; result i of an axis sees floor(i·in/out) … ceil((i+1)·in/out)."""
+    """x pooled to fixed sizes along its last axes; result i of an axis sees floor(i·in/out) … ceil((i+1)·in/out)."""
 
     x: Operand
     sizes: tuple[int, ...]
@@ -312,7 +314,9 @@ class AdaptivePool:
         if whole:
             x = reduce_axes(b, b.given(x), whole, aten.amax.default) if spec.maximum else mean(b, x, whole)
         even = [x.shape[first + i] % size == 0 for i, size in enumerate(spec.sizes)]
-        kernel = [x.shape[first + i] // size if e else 1 for i, (size, e) in enumerate(zip(spec.sizes, even, strict=True))]
+        kernel = [
+            x.shape[first + i] // size if e else 1 for i, (size, e) in enumerate(zip(spec.sizes, even, strict=True))
+        ]
         if any(k > 1 for k in kernel):
             op = {False: list(_AVG), True: list(_MAX)[:3]}[spec.maximum][len(kernel) - 1]
             x = b.lower(op, x, kernel, kernel)

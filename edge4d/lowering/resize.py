@@ -1,4 +1,4 @@
-"""Upsampling over one to three axes: one 2-D resize of every frame where that is exact, a fixed map along each axis else."""
+"""Upsampling over one to three axes: a 2-D resize of every frame where that is exact, a fixed map an axis else."""
 
 from __future__ import annotations
 

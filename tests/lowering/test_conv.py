@@ -67,7 +67,9 @@ def test_single_channel_single_pixel_and_unbatched():
 
 
 def test_every_window_in_the_padding_gives_the_bias():
-    lowered_equals_eager(randomise(nn.Conv3d(2, 3, (1, 1, 1), stride=(4, 1, 1), padding=(3, 0, 0))), clip(1, 2, 1, 3, 3))
+    lowered_equals_eager(
+        randomise(nn.Conv3d(2, 3, (1, 1, 1), stride=(4, 1, 1), padding=(3, 0, 0))), clip(1, 2, 1, 3, 3)
+    )
 
 
 def test_convolution_count_does_not_depend_on_time():
@@ -146,7 +148,9 @@ def test_conv_transpose3d_of_short_clips(frames):
     lowered_equals_eager(randomise(nn.ConvTranspose3d(2, 3, 3, stride=2, padding=1)), clip(1, 2, frames, 3, 3))
 
 
-@pytest.mark.parametrize("module", [nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2), nn.ConvTranspose1d(4, 6, 3, stride=2)])
+@pytest.mark.parametrize(
+    "module", [nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2), nn.ConvTranspose1d(4, 6, 3, stride=2)]
+)
 def test_conv1d(module):
     lowered_equals_eager(randomise(module), clip(2, 4, 11))
 

@@ -1,4 +1,4 @@
-"""Pools, norms, pointwise, reductions, axis operators, products, resizes and views of any rank, against float64 eager."""
+"""Pools, norms, pointwise, reductions, axis operators, products, resizes, views of any rank against float64 eager."""
 
 from __future__ import annotations
 
@@ -253,7 +253,9 @@ AXIS = {
     "expand": lambda x: x[:, :1].expand(-1, 7, -1, -1, -1) * 1,
     "index_select": lambda x: x.index_select(2, torch.tensor([2, 0, 0])),
     "tsm": lambda x: torch.cat([F.pad(x[:, :2, 1:], (0, 0, 0, 0, 0, 1)), F.pad(x[:, 2:, :-1], (0, 0, 0, 0, 1, 0))], 1),
-    "window": lambda x: x[..., :4, :].reshape(-1, 2, 2, 3, 2, 2, 3, 2).permute(0, 3, 4, 6, 2, 5, 7, 1).reshape(-1, 24, 4),
+    "window": lambda x: (
+        x[..., :4, :].reshape(-1, 2, 2, 3, 2, 2, 3, 2).permute(0, 3, 4, 6, 2, 5, 7, 1).reshape(-1, 24, 4)
+    ),
     "squeeze": lambda x: x.mean(2, keepdim=True).squeeze(2).unsqueeze(1),
     "identity": lambda x: x,
     "two_outputs": lambda x: {"a": x.transpose(1, 4), "b": [x.flatten(2), x.sum((1, 2, 3, 4))]},
@@ -283,7 +285,9 @@ PRODUCTS = {
     "baddbmm": (lambda: Fn(torch.baddbmm), [(2, 3, 4), (2, 3, 5), (2, 5, 4)]),
     "einsum": (lambda: Fn(lambda x, y: torch.einsum("ncthw,kc->nkthw", x, y)), [(2, 4, 3, 5, 6), (7, 4)]),
     "attention": (
-        lambda: Fn(lambda q, k: (q.flatten(2).transpose(1, 2) @ k.flatten(2)).softmax(-1) @ k.flatten(2).transpose(1, 2)),
+        lambda: Fn(
+            lambda q, k: (q.flatten(2).transpose(1, 2) @ k.flatten(2)).softmax(-1) @ k.flatten(2).transpose(1, 2)
+        ),
         [(2, 4, 2, 3, 3), (2, 4, 2, 3, 3)],
     ),
 }
@@ -318,7 +322,9 @@ def test_resize(name, batch):
     lowered_equals_eager(Fn(lambda x: F.interpolate(x, **RESIZES[name])), clip(batch, 3, 3, 5, 6), tolerance=1e-11)
 
 
-@pytest.mark.parametrize("kwargs", [dict(scale_factor=2), dict(scale_factor=2, mode="bilinear"), dict(size=(7, 3), mode="bilinear")])
+@pytest.mark.parametrize(
+    "kwargs", [dict(scale_factor=2), dict(scale_factor=2, mode="bilinear"), dict(size=(7, 3), mode="bilinear")]
+)
 def test_resize_of_two_axes(kwargs):
     lowered_equals_eager(Fn(lambda x: F.interpolate(x, **kwargs)), clip(2, 3, 5, 6), tolerance=1e-11)
 

@@ -62,11 +62,25 @@ class Convolution:
         else:
             padding = tuple((p, p) for p in _per_axis(given, axes))
         output_padding = _per_axis(site.take("output_padding"), axes) if site.has("output_padding") else (0,) * axes
-        for name in ("benchmark", "deterministic", "cudnn_enabled", "allow_tf32"):  # choices of a kernel, not of a number
+        for name in (
+            "benchmark",
+            "deterministic",
+            "cudnn_enabled",
+            "allow_tf32",
+        ):  # choices of a kernel, not of a number
             if site.has(name):
                 site.take(name)
         return ConvSpec(
-            x, weight, site.take("bias"), stride, padding, dilation, output_padding, site.take("groups"), transposed_, site.shape
+            x,
+            weight,
+            site.take("bias"),
+            stride,
+            padding,
+            dilation,
+            output_padding,
+            site.take("groups"),
+            transposed_,
+            site.shape,
         )
 
     def rewrite(self, b: Builder, spec: ConvSpec) -> Operand:

@@ -1,0 +1,62 @@
+# edge4d: `make demo` shows it, `make test` tests it; both set up .venv by themselves.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+WORKERS ?= auto
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test test-slow test-lowest check lint types format wheel bench clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV)/.ready  ## create .venv with the pinned packages
+
+$(VENV)/.ready: pyproject.toml constraints.txt tests/zoo/requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt setuptools wheel
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	$(PIP) install -q --no-deps -r tests/zoo/requirements.txt
+	@touch $@
+
+demo: setup  ## export, verify, compare and time a trained network
+	OMP_NUM_THREADS= $(BIN)/python -m examples.moving_digits.demo
+
+test: setup  ## the tests, in minutes
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+
+test-slow: setup  ## real networks and large files
+	$(BIN)/python -m pytest -m slow
+
+test-lowest: constraints-lowest.txt  ## the tests on the oldest versions that pyproject.toml admits
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt setuptools wheel
+	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt -e '.[test]'
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m 'not slow' --ignore tests/zoo
+
+check: lint types test  ## what CI runs, without the slow tests
+
+lint: setup  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: setup  ## build dist/*.whl
+	rm -rf dist build
+	$(BIN)/python -m build --wheel --no-isolation -o dist . >/dev/null
+
+types: wheel  ## mypy strict on the built wheel
+	rm -rf build/types && mkdir -p build/types
+	$(PIP) install -q --no-deps --target build/types dist/*.whl
+	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edge4d
+
+bench: setup  ## the 4-D graph against native 5-D and eager PyTorch; writes benchmarks/results/
+	OMP_NUM_THREADS= $(BIN)/python -m benchmarks.run
+
+clean:  ## remove what was built
+	rm -rf build dist out .venv-lowest *.egg-info

@@ -1,0 +1,63 @@
+"""`edge4d export`: the whole line, from a model file to a checked artifact."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge4d.cli.options import Factory, Force, InputShapes, Json, Output, Seed, TrustPickle, parse_shapes
+from edge4d.cli.output import emit_json, emit_text, note, stage
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes.")],
+    block: Annotated[
+        str, typer.Option("--block", help="What replaces a Conv3d; `exact` keeps every number.")
+    ] = "exact",
+    output: Output = None,
+    input_shape: InputShapes = None,
+    factory: Factory = None,
+    trust_pickle: TrustPickle = False,
+    opset: Annotated[int, typer.Option("--opset", help="ONNX operator set.")] = 18,
+    simplify: Annotated[bool, typer.Option(help="Simplify the graph with onnxsim.")] = True,
+    parity: Annotated[bool, typer.Option(help="Run the result in ONNX Runtime against PyTorch.")] = True,
+    seed: Seed = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Rewrite a trained 3-D network as an ONNX graph of rank 4, and check it.
+
+    MODEL is a torch.export archive, a TorchScript archive, a state_dict or training checkpoint (with --factory), or a
+    pickled module (with --trust-pickle). The result is written beside it as MODEL.onnx, with a JSON recipe. It passes
+    the gate (no value above rank 4) and gives PyTorch's numbers, or the exit code is 1.
+
+    Examples:
+        edge4d export model.pt2
+        edge4d export checkpoint.pth --factory my.models:build --input-shape 1x3x16x112x112
+        edge4d export model.pt --block exact -o deploy/model.onnx --force
+        edge4d export model.pt2 --json | jq .parity.ok
+    """
+    from edge4d.exporting import export
+
+    report = export(
+        model,
+        output=output,
+        block=block,
+        input_shapes=parse_shapes(input_shape),
+        factory=factory,
+        trust_pickle=trust_pickle,
+        opset=opset,
+        simplify=simplify,
+        parity=parity,
+        seed=seed,
+        force=force,
+        stage=stage,
+    )
+    for sentence in report.notes:
+        note(f"note: {sentence}")
+    if as_json:
+        emit_json(report.to_dict())
+    else:
+        emit_text(report.to_text())
+    if not report.ok:
+        raise typer.Exit(1)

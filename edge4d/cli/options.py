@@ -1,0 +1,78 @@
+"""Options that several verbs share, each spelt once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "Factory",
+    "Force",
+    "InputShapes",
+    "Json",
+    "Output",
+    "Providers",
+    "Seed",
+    "Threads",
+    "TrustPickle",
+    "parse_shapes",
+]
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document on stdout.")]
+
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write; see above for the default.")
+]
+
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+
+InputShapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-shape", metavar="1x3x16x112x112", help="Shape of one input (N C T H W); once for each input, in order."
+    ),
+]
+
+Factory = Annotated[
+    str | None,
+    typer.Option(
+        "--factory",
+        metavar="PACKAGE.MODULE:CALLABLE",
+        help="What builds the model when the file holds a state_dict; this imports and runs that code.",
+    ),
+]
+
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="Load a pickled nn.Module, which runs code from the file.")
+]
+
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the random inputs.")]
+
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads of each runtime; all that are allowed by default.")
+]
+
+Providers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider",
+        metavar="NAME",
+        help="ONNX Runtime execution provider, e.g. CUDAExecutionProvider; CPUExecutionProvider by default.",
+    ),
+]
+
+
+def parse_shapes(texts: Sequence[str] | None) -> tuple[tuple[int, ...], ...]:
+    """``["1x3x16x112x112"]`` as ``((1, 3, 16, 112, 112),)``; empty when none was given.
+
+    Raises:
+        UsageError: a text that is not sizes joined by ``x``.
+    """
+    from edge4d.loading import parse_shape
+
+    return tuple(parse_shape(text) for text in texts or ())

@@ -1,0 +1,48 @@
+"""`edge4d plan`: a dry run of the lowering."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge4d.cli.options import Factory, InputShapes, Json, TrustPickle, parse_shapes
+from edge4d.cli.output import emit_json, emit_text, note, stage
+
+
+def command(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes.")],
+    block: Annotated[
+        str, typer.Option("--block", help="What replaces a Conv3d; `exact` keeps every number.")
+    ] = "exact",
+    input_shape: InputShapes = None,
+    factory: Factory = None,
+    trust_pickle: TrustPickle = False,
+    as_json: Json = False,
+) -> None:
+    """Show what every operator above rank 4 would become, what it costs, or why it is declined.
+
+    Nothing is written. The exit code is 1 when something is declined.
+
+    Examples:
+        edge4d plan model.pt2
+        edge4d plan checkpoint.pth --factory my.models:build --input-shape 1x3x16x112x112
+        edge4d plan model.pt2 --json | jq '.layers[] | select(.becomes == null)'
+    """
+    from edge4d.exporting import plan_report
+
+    report = plan_report(
+        model,
+        block=block,
+        input_shapes=parse_shapes(input_shape),
+        factory=factory,
+        trust_pickle=trust_pickle,
+        stage=stage,
+    )
+    for sentence in report.notes:
+        note(f"note: {sentence}")
+    if as_json:
+        emit_json(report.to_dict())
+    else:
+        emit_text(report.to_text())
+    if not report.ok:
+        raise typer.Exit(1)

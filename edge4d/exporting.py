@@ -1,0 +1,209 @@
+"""`edge4d.export`: the whole line, from a model to a gated artifact whose numbers have been checked."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge4d._version import __version__
+from edge4d.errors import UsageError
+from edge4d.report import ExportReport, PlanReport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from torch import nn
+
+    from edge4d.subject import Subject
+    from edge4d.validators.parity import ParityReport
+
+__all__ = ["BLOCKS", "check_block", "export", "plan_report"]
+
+BLOCKS = ("exact",)
+"""Structures that can stand in for a Conv3d."""
+
+Stage = Callable[[str], AbstractContextManager[None]]
+
+
+def check_block(block: str) -> str:
+    """The block's name, or a `UsageError` that lists the blocks and the nearest one."""
+    if block in BLOCKS:
+        return block
+    near = difflib.get_close_matches(block, BLOCKS, n=1, cutoff=0.4)
+    meant = f"did you mean {near[0]!r}? " if near else ""
+    raise UsageError(f"unknown block {block!r}", hint=f"{meant}known blocks: {', '.join(BLOCKS)}")
+
+
+def export(
+    model: nn.Module | torch.export.ExportedProgram | str | Path,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    output: str | Path | None = None,
+    block: str = "exact",
+    input_shapes: Sequence[tuple[int, ...]] = (),
+    factory: str | None = None,
+    trust_pickle: bool = False,
+    opset: int = 18,
+    simplify: bool = True,
+    parity: bool = True,
+    sets: int = 2,
+    seed: int = 0,
+    force: bool = False,
+    stage: Stage | None = None,
+) -> ExportReport:
+    """Export a trained 3-D network as an ONNX graph of rank ≤ 4 and check it.
+
+    Args:
+        model: an `nn.Module` (left unchanged), an `ExportedProgram`, or the path of a model file.
+        args: example inputs of a module in memory; shapes are fixed by them.
+        kwargs: keyword inputs of a module in memory.
+        output: the ``.onnx`` to write; beside the model's own file when None.
+        block: ``exact`` keeps every number.
+        input_shapes: logical shapes for a model file that carries none.
+        factory: ``package.module:callable`` that builds the module of a state_dict.
+        trust_pickle: allow a file that runs code when it is read.
+        opset: ONNX operator set.
+        simplify: run onnxsim.
+        parity: run the artifact in ONNX Runtime against PyTorch on `sets` random inputs.
+        sets: how many random inputs.
+        seed: of the random inputs.
+        force: replace an existing output.
+        stage: wraps each stage of the work, given its name; for progress.
+
+    Returns:
+        A report; `.ok` is false when the gate has findings or the numbers differ. The files are written either way.
+
+    Raises:
+        UsageError: unknown block, existing output without `force`, inputs missing.
+        LoadError: the model file cannot be read or must not be trusted.
+        CaptureError: torch.export cannot capture the model.
+        LoweringError: the model holds operators without a way to rank 4.
+        ExportError: the artifact cannot be written.
+    """
+    from edge4d.exporters.onnx import check_opset
+    from edge4d.files import refuse_existing
+    from edge4d.subject import Subject
+
+    check_block(block)
+    check_opset(opset)
+    if output is None:
+        if not isinstance(model, str | Path):
+            raise UsageError("export of a module in memory needs an output path", hint='write output="model.onnx"')
+        output = Path(model).with_suffix(".onnx")
+    target = Path(output)
+    refuse_existing(target, force)
+    clock = _Clock(stage)
+    with clock("loading"):
+        subject = Subject.of(
+            model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle, seed=seed
+        )
+    options = {"block": block, "opset": opset, "simplify": simplify, "seed": seed, "factory": factory}
+    return _export(subject, target, options, sets if parity else 0, clock)
+
+
+def plan_report(
+    model: nn.Module | torch.export.ExportedProgram | str | Path,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    block: str = "exact",
+    input_shapes: Sequence[tuple[int, ...]] = (),
+    factory: str | None = None,
+    trust_pickle: bool = False,
+    stage: Stage | None = None,
+) -> PlanReport:
+    """A dry run of `export`: what every operator above rank 4 becomes, or why it is declined. Arguments as there.
+
+    Raises:
+        UsageError: unknown block, inputs missing.
+        LoadError: the model file cannot be read or must not be trusted.
+        CaptureError: torch.export cannot capture the model.
+    """
+    from edge4d.lowered import plan
+    from edge4d.subject import Subject
+
+    check_block(block)
+    clock = _Clock(stage)
+    with clock("loading"):
+        subject = Subject.of(model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle)
+    with clock("planning"):
+        layers = plan(subject.model, subject.args, subject.kwargs)
+    return PlanReport(subject.source, block, layers, subject.notes)
+
+
+class _Clock:
+    """Times the stages and shows them."""
+
+    def __init__(self, stage: Stage | None) -> None:
+        self.stage = stage
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        with self.stage(name) if self.stage is not None else nullcontext():
+            yield
+        self.seconds[name] = time.perf_counter() - begun
+
+
+def _export(subject: Subject, target: Path, options: Mapping[str, Any], sets: int, clock: _Clock) -> ExportReport:
+    from edge4d.artifact import describe
+    from edge4d.exporters.onnx import to_onnx
+    from edge4d.exporters.writing import write_artifact
+    from edge4d.lowered import lower
+    from edge4d.validators.rank import check_rank
+
+    with clock("capturing and lowering"):
+        lowered = lower(subject.model, subject.args, subject.kwargs)
+    with clock("translating to ONNX"):
+        graph = to_onnx(lowered, opset=options["opset"], simplify=options["simplify"])
+    described = {"version": __version__, "block": options["block"], "source": subject.source}
+    describe(graph.proto, lowered.inputs, lowered.outputs, **described)
+    shapes = {"inputs": [port.to_dict() for port in lowered.inputs]}
+    with clock("writing"):
+        sources = [subject.path] if subject.path is not None else []
+        write_artifact(graph, target, sources=sources, options={**options, **shapes})
+    with clock("gate"):
+        gate = check_rank(target)
+    compared = None
+    if sets:
+        with clock("parity"):
+            compared = _parity(subject, target, sets, options["seed"])
+    return ExportReport(
+        path=target,
+        block=options["block"],
+        source=subject.source,
+        inputs=lowered.inputs,
+        outputs=lowered.outputs,
+        gate=gate,
+        parity=compared,
+        layers=lowered.layers,
+        opset=options["opset"],
+        operators=dict(Counter(node.op_type for node in graph.proto.graph.node).most_common()),
+        weight_bytes=graph.weight_bytes,
+        folded=lowered.folded,
+        notes=subject.notes,
+        seconds=clock.seconds,
+    )
+
+
+def _parity(subject: Subject, target: Path, sets: int, seed: int) -> ParityReport | None:
+    """The artifact in ONNX Runtime against eager PyTorch; without ONNX Runtime a note says that it was not checked."""
+    from edge4d import exporters
+    from edge4d.artifact import open as open_artifact
+    from edge4d.validators.parity import compare_callables, random_inputs
+
+    probed = exporters.get("onnxruntime").probe()
+    if not probed.ok:
+        subject.notes.append(f"parity was not checked: {probed.why_not}; {probed.install}")
+        return None
+    with open_artifact(target) as candidate:
+        inputs = [random_inputs(candidate.inputs, seed=seed + i) for i in range(sets)]
+        return compare_callables(subject.reference(), candidate, inputs)

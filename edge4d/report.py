@@ -1,0 +1,170 @@
+"""What `export` and `plan` report: the objects that ``--json`` prints and the text that people read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge4d.ports import Port
+
+if TYPE_CHECKING:
+    from edge4d.planning import LayerPlan
+    from edge4d.validators.findings import Report
+    from edge4d.validators.parity import ParityReport
+
+__all__ = ["ExportReport", "PlanReport"]
+
+
+@dataclass
+class PlanReport:
+    """What every operator above rank 4 would become.
+
+    Attributes:
+        source: the model.
+        block: the structure asked for.
+        layers: one row an operator, in the order of the graph.
+        notes: what the user should know, e.g. that shapes were inferred.
+    """
+
+    source: str
+    block: str
+    layers: tuple[LayerPlan, ...]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is declined."""
+        return all(layer.becomes is not None for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all convolutions."""
+        return sum(layer.macs for layer in self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "ok": self.ok,
+            "source": self.source,
+            "block": self.block,
+            "macs": self.macs,
+            "layers": [layer.to_dict() for layer in self.layers],
+            "notes": self.notes,
+        }
+
+    def to_text(self) -> str:
+        """A table, then what is declined and what to do about it."""
+        from edge4d.cli.output import table
+
+        rows = [
+            [
+                layer.layer or "(model)",
+                layer.op.removeprefix("aten."),
+                "x".join(map(str, layer.shape)),
+                layer.becomes or "DECLINED",
+                f"{layer.macs / 1e6:.1f}" if layer.macs else "",
+            ]
+            for layer in self.layers
+        ]
+        lines = [table(["layer", "operator", "result", "becomes", "M MACs"], rows, right=(4,))] if rows else []
+        declined = [layer for layer in self.layers if layer.becomes is None]
+        for layer in declined:
+            at = f" ({layer.line})" if layer.line else ""
+            lines.append(
+                f"declined: {layer.op} at {layer.layer or 'the model itself'}{at}: {layer.reason}; {layer.hint}"
+            )
+        covered = len(self.layers) - len(declined)
+        lines.append(
+            f"{covered} of {len(self.layers)} operators above rank 4 have a way to rank 4"
+            f" ({self.macs / 1e9:.2f} G multiply-accumulates in 3-D convolutions)"
+        )
+        return "\n".join(lines)
+
+
+@dataclass
+class ExportReport:
+    """What `export` did.
+
+    Attributes:
+        path: the artifact; its recipe lies beside it as ``<path>.json``.
+        block: the structure.
+        source: file name and SHA-256 of the model, or the class name of a module in memory.
+        inputs, outputs: every port, logical and physical, with its packing.
+        gate: the rank report of the written file.
+        parity: held against the model in PyTorch; None when it was not compared (a note says why).
+        layers: what each operator above rank 4 became.
+        opset: the ONNX operator set.
+        operators: how many nodes of each operator the graph has.
+        weight_bytes: bytes of its weights.
+        folded: batch norms taken up by convolutions.
+        notes: inferred shapes, checks that did not run, and the like.
+        seconds: time of each stage.
+    """
+
+    path: Path
+    block: str
+    source: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    gate: Report
+    parity: ParityReport | None
+    layers: tuple[LayerPlan, ...]
+    opset: int
+    operators: dict[str, int]
+    weight_bytes: int
+    folded: int
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """No finding, and the numbers agree where they were compared."""
+        return self.gate.ok and (self.parity is None or self.parity.ok)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "ok": self.ok,
+            "path": str(self.path),
+            "block": self.block,
+            "source": self.source,
+            "opset": self.opset,
+            "inputs": [port.to_dict() for port in self.inputs],
+            "outputs": [port.to_dict() for port in self.outputs],
+            "gate": self.gate.to_dict(),
+            "parity": self.parity.to_dict() if self.parity is not None else None,
+            "layers": [layer.to_dict() for layer in self.layers],
+            "operators": self.operators,
+            "weight_bytes": self.weight_bytes,
+            "folded_batch_norms": self.folded,
+            "notes": self.notes,
+            "seconds": {stage: round(took, 3) for stage, took in self.seconds.items()},
+        }
+
+    def to_text(self) -> str:
+        """Ports, what became of the 3-D operators, the verdicts, and what to type next."""
+        lines = [f"{self.path}  ({self.weight_bytes / 1e6:.1f} MB of weights, {sum(self.operators.values())} nodes)"]
+        for role, ports in (("input", self.inputs), ("output", self.outputs)):
+            for port in ports:
+                how = f"  packed: {port.packing}" if port.packing else ""
+                shapes = "x".join(map(str, port.physical))
+                logical = "x".join(map(str, port.shape))
+                lines.append(f"  {role:<6} {port.name:<12} {logical} -> {shapes}{how}")
+        ways = Counter(layer.becomes for layer in self.layers if layer.macs)
+        if ways:
+            said = ", ".join(f"{count} by {way}" for way, count in ways.most_common())
+            lines.append(f"  3-D convolutions: {said}; {self.folded} batch norms folded")
+        lines.append(
+            f"  gate   {self.gate.to_text()}" if not self.gate.ok else "  gate   passed: no value above rank 4"
+        )
+        if self.parity is None:
+            lines.append("  parity not checked")
+        else:
+            lines += [
+                "  parity " + line if i == 0 else line for i, line in enumerate(self.parity.to_text().splitlines())
+            ]
+        lines.append(f"next: edge4d verify {self.path}")
+        lines.append(f"      edge4d build {self.path} --runtime onnxruntime")
+        return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""The model that a verb works on: from a file or from memory, ready to be captured and to be run as the reference."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge4d.errors import UsageError
+
+__all__ = ["Subject", "evaluation"]
+
+
+@dataclass
+class Subject:
+    """A model with its example inputs.
+
+    Attributes:
+        model: an `nn.Module` or an `ExportedProgram`.
+        args, kwargs: example inputs; tensors in them fix the shapes.
+        source: file name and SHA-256, or the class name of a module in memory.
+        path: the file, None for a module in memory.
+        notes: what the user should know about how the inputs were found.
+    """
+
+    model: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    source: str
+    path: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        args: tuple[Any, ...] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        shapes: Sequence[tuple[int, ...]] = (),
+        factory: str | None = None,
+        trust_pickle: bool = False,
+        seed: int = 0,
+    ) -> Subject:
+        """Take a path, an `nn.Module` or an `ExportedProgram`.
+
+        Raises:
+            LoadError: the file cannot be read or must not be trusted.
+            UsageError: no inputs are known and none can be inferred, or they do not fit.
+        """
+        if not isinstance(model, str | Path):
+            if args is None and not kwargs:
+                raise UsageError(
+                    f"no example inputs for {type(model).__name__}",
+                    hint="pass args=(clip,), a tensor of the right shape",
+                )
+            return cls(model, tuple(args or ()), dict(kwargs or {}), type(model).__name__)
+        from edge4d.loading import load_model, resolve_inputs, script_to_module
+
+        loaded = load_model(model, factory=factory, trust_pickle=trust_pickle)
+        notes = []
+        if args is None:
+            args, said = resolve_inputs(loaded, shapes, seed=seed)
+            notes.append(said)
+        network: Any = loaded.program if loaded.program is not None else loaded.module
+        if loaded.kind == "torchscript":
+            network = script_to_module(network, args)
+        source = f"{loaded.source.name} sha256:{loaded.source.sha256}"
+        return cls(network, tuple(args), dict(kwargs or {}), source, Path(model), notes)
+
+    def reference(self, *, double: bool = False) -> Callable[..., list[Any]]:
+        """The 5-D model itself on the tensors among its inputs, flat, as numpy arrays; it returns the same.
+
+        Args:
+            double: run a float64 copy, the referee between two float32 results.
+        """
+        import torch
+        from torch.utils import _pytree as pytree
+
+        program = isinstance(self.model, torch.export.ExportedProgram)
+        module = self.model.module() if program else self.model
+        if double:
+            module = (module if program else copy.deepcopy(module)).double()
+        leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+
+        def run(*arrays: Any) -> list[Any]:
+            filled = list(leaves)
+            for i, array in zip(places, arrays, strict=True):
+                tensor = torch.from_numpy(array)
+                filled[i] = tensor.double() if double and tensor.is_floating_point() else tensor
+            args, kwargs = pytree.tree_unflatten(filled, spec)
+            with evaluation(module), torch.inference_mode():
+                results = pytree.tree_leaves(module(*args, **kwargs))
+            return [result.numpy() for result in results]
+
+        return run
+
+
+@contextmanager
+def evaluation(module: Any) -> Iterator[None]:
+    """Evaluation mode for a while; each submodule's own mode is restored afterwards.
+
+    Set as an attribute rather than by `eval()`, which an exported module refuses and a user may have overridden.
+    """
+    modes = [(m, m.training) for m in module.modules()]
+    try:
+        for m, _ in modes:
+            m.training = False
+        yield
+    finally:
+        for m, training in modes:
+            m.training = training

@@ -1,0 +1,173 @@
+"""What a runtime must offer: say whether it is here, build an engine, open one.
+
+An exporter imports its runtime inside these methods only, so that naming it, or asking whether it is installed, costs
+nothing and needs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from edge4d.errors import RuntimeUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    import numpy as np
+
+    from edge4d.ports import Port
+
+__all__ = ["Availability", "BuildResult", "Exporter", "Session", "require"]
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a runtime can be used here.
+
+    Attributes:
+        ok: it can.
+        version: of the runtime, if it is installed.
+        why_not: one sentence when it cannot.
+        install: the exact command that mends it.
+    """
+
+    ok: bool
+    version: str | None = None
+    why_not: str | None = None
+    install: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping of the attributes."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build wrote.
+
+    Attributes:
+        path: the engine.
+        files: everything written: the engine, weights beside it, the recipe.
+        recipe: the JSON file with options, versions and hashes.
+        runtime: name of the exporter.
+        seconds: wall time of the build.
+        notes: what a user should know, one sentence each.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    recipe: Path
+    runtime: str
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the engine and the weights beside it, the recipe left out."""
+        return sum(file.stat().st_size for file in self.files if file != self.recipe)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping."""
+        return {
+            "path": str(self.path),
+            "files": [str(file) for file in self.files],
+            "recipe": str(self.recipe),
+            "runtime": self.runtime,
+            "seconds": self.seconds,
+            "size_bytes": self.size_bytes,
+            "notes": list(self.notes),
+        }
+
+
+class Session(Protocol):
+    """An engine, loaded. A context manager; arrays are packed, as the graph itself takes them."""
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """As the runtime declares them: `physical` is the shape (-1 where it is open), `packing` is None."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """As `inputs`."""
+        ...
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The artifact's description (`edge4d.shape.NAME`…), from the engine or from the recipe beside it."""
+        ...
+
+    @property
+    def details(self) -> Mapping[str, Any]:
+        """What a measurement must state: runtime, version, provider or device, threads."""
+        ...
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once on one array for each input, and return one for each output, on the host, by name."""
+        ...
+
+    def close(self) -> None:
+        """Give memory and device back; may be called twice."""
+        ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+@runtime_checkable
+class Exporter(Protocol):
+    """One runtime.
+
+    Attributes:
+        name: as in ``--runtime NAME``.
+        suffixes: of the files it opens; the first is that of the engines it builds by default.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+
+    def probe(self) -> Availability:
+        """Whether it can be used here; never raises."""
+        ...
+
+    def build(self, model_path: Path, output: Path, **options: Any) -> BuildResult:
+        """Build an engine from an ONNX file, whole or not at all, and a recipe beside it.
+
+        Raises:
+            RuntimeUnavailable: not installed.
+            UsageError: an unknown option or value.
+            ValidationError: the model cannot be read.
+            ExportError: it cannot be built or written.
+        """
+        ...
+
+    def open(self, path: Path, **options: Any) -> Session:
+        """Load an engine, or an ONNX file where the runtime takes it as it is.
+
+        Raises:
+            RuntimeUnavailable: not installed.
+            UsageError: an unknown option or value.
+            ValidationError: the file is missing or cannot be read.
+        """
+        ...
+
+
+def require(exporter: Exporter) -> Availability:
+    """The exporter's availability, if it can be used.
+
+    Raises:
+        RuntimeUnavailable: it cannot; the hint is the command that installs it.
+    """
+    found = exporter.probe()
+    if not found.ok:
+        raise RuntimeUnavailable(
+            f"the runtime {exporter.name!r} cannot be used here: {found.why_not}",
+            hint=f"install it with: {found.install}" if found.install else "see `edge4d doctor`",
+        )
+    return found

@@ -1,0 +1,90 @@
+"""An `OnnxGraph` on disk: one file, or with external data where the protobuf would pass 2 GB, and its recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edge4d.files import staged
+from edge4d.recipe import recipe_bytes, recipe_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from edge4d.exporters.onnx import OnnxGraph
+
+__all__ = ["EXTERNAL_ABOVE", "data_path", "write_artifact"]
+
+PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "numpy")
+"""Distributions whose versions shape the graph."""
+
+EXTERNAL_ABOVE = 2**31 - 2**27
+"""Bytes of weights above which they lie in a file beside the model; protobuf ends at 2^31."""
+
+_ALIGN = 4096
+"""Weights start on pages, so that a runtime can map them."""
+
+
+def data_path(path: Path) -> Path:
+    """Where the external weights of a model lie."""
+    return path.with_name(path.name + ".data")
+
+
+def write_artifact(
+    graph: OnnxGraph,
+    path: Path,
+    *,
+    sources: Sequence[Path] = (),
+    options: Mapping[str, Any],
+    external_above: int = EXTERNAL_ABOVE,
+) -> None:
+    """Write the model, its external data if it is large, and its recipe: all of them or none.
+
+    Args:
+        graph: the model; not changed.
+        path: the ``.onnx`` to write.
+        sources: the files it was made from.
+        options: every option it was made with, JSON-ready.
+        external_above: bytes of weights above which they are written beside the model.
+
+    Raises:
+        ExportError: the folder cannot be written or the disk is full.
+    """
+    external = graph.weight_bytes > external_above
+    targets = [path, recipe_path(path), *([data_path(path)] if external else [])]
+    with staged(*targets) as places:
+        proto = type(graph.proto)()
+        proto.CopyFrom(graph.proto)
+        if external:
+            _write_beside(graph, proto, places[2])
+        else:
+            _write_inside(graph, proto)
+        places[0].write_bytes(proto.SerializeToString())
+        files = {targets[i].name: places[i] for i in (0, 2) if i < len(targets)}
+        places[1].write_bytes(recipe_bytes("export", sources, options, files, PACKAGES))
+
+
+def _write_inside(graph: OnnxGraph, proto: Any) -> None:
+    from onnx import numpy_helper
+
+    for name, array in graph.weights.items():
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+
+
+def _write_beside(graph: OnnxGraph, proto: Any, place: Path) -> None:
+    import onnx
+    from onnx import helper
+
+    with place.open("wb") as file:
+        for name, array in graph.weights.items():
+            file.write(b"\0" * (-file.tell() % _ALIGN))
+            offset = file.tell()
+            file.write(memoryview(array).cast("B") if array.flags.c_contiguous else array.tobytes())
+            tensor = proto.graph.initializer.add(
+                name=name,
+                data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+                dims=array.shape,
+                data_location=onnx.TensorProto.EXTERNAL,
+            )
+            for key, value in (("location", place.name), ("offset", offset), ("length", array.nbytes)):
+                tensor.external_data.add(key=key, value=str(value))

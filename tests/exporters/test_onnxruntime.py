@@ -1,0 +1,208 @@
+"""ONNX Runtime: sessions, builds, and its errors in the user's terms."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from edge4d.exporters.onnxruntime import OnnxRuntime, Options, OrtSession
+
+from edge4d.artifact import open
+from edge4d.errors import ExportError, PackingError, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.files import sha256_of
+from tests.onnx_models import CLIP, RESULT, artifact, expected, plain, save
+
+
+@pytest.fixture
+def runtime():
+    return OnnxRuntime()
+
+
+@pytest.fixture
+def model(tmp_path):
+    return save(artifact(), tmp_path / "m.onnx")
+
+
+def test_a_session_states_what_runs_where(runtime, model):
+    with runtime.open(model, threads=1) as session:
+        assert session.details["providers"] == ["CPUExecutionProvider"]
+        assert session.details["threads"] == 1
+        assert session.details["version"]
+        assert (session.inputs[0].physical, session.inputs[0].dtype) == (CLIP.physical, "float32")
+        assert session.metadata["edge4d.block"] == "exact"
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".ort"])
+@pytest.mark.parametrize("level", [None, "none", "basic", "extended", "all"])
+def test_a_build_keeps_numbers_and_description(runtime, model, tmp_path, suffix, level):
+    result = runtime.build(model, tmp_path / f"engine{suffix}", optimization=level)
+    clip = np.random.default_rng(0).standard_normal(CLIP.shape).astype(np.float32)
+    with open(result.path) as engine:
+        assert (engine.inputs, engine.outputs) == ((CLIP,), (RESULT,))
+        np.testing.assert_allclose(engine(clip)["result"], expected(clip), rtol=1e-6)
+    recipe = json.loads(result.recipe.read_text())
+    assert recipe["sources"] == [{"name": "m.onnx", "sha256": sha256_of(model)}]
+    assert recipe["files"][result.path.name]["sha256"] == sha256_of(result.path)
+    assert recipe["options"]["optimization"] == (level or ("all" if suffix == ".ort" else "extended"))
+    assert {"edge4d", "onnxruntime", "onnx", "python"} <= recipe["versions"].keys()
+    assert bool(result.notes) == (recipe["options"]["optimization"] == "all")
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_weights_beside_the_model_stay_beside_the_engine(runtime, tmp_path, small):
+    made = artifact()
+    if not small:
+        # More than the 1024 bytes up to which ONNX Runtime keeps a tensor inside.
+        made.graph.initializer[0].CopyFrom(_tensor("bias", np.ones((8, 3, 5, 6), np.float32)))
+    path = save(made, tmp_path / "m.onnx", beside=True)
+    result = runtime.build(path, tmp_path / "engine.onnx")
+    assert (tmp_path / "engine.onnx.data") in result.files
+    assert ((tmp_path / "engine.onnx.data").stat().st_size > 0) is not small
+    path.unlink()
+    (tmp_path / "m.onnx.data").unlink()
+    with open(result.path) as engine:
+        assert engine(np.zeros(CLIP.shape, np.float32))["result"].shape == RESULT.shape
+    assert [source["name"] for source in json.loads(result.recipe.read_text())["sources"]] == ["m.onnx", "m.onnx.data"]
+
+
+def _tensor(name, array):
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(array, name)
+
+
+def test_an_ort_file_takes_the_weights_in(runtime, tmp_path):
+    path = save(artifact(), tmp_path / "m.onnx", beside=True)
+    result = runtime.build(path, tmp_path / "engine.ort")
+    assert [file.name for file in result.files] == ["engine.ort", "engine.ort.json"]
+
+
+def test_missing_weights_are_named(runtime, tmp_path):
+    path = save(artifact(), tmp_path / "m.onnx", beside=True)
+    (tmp_path / "m.onnx.data").unlink()
+    with pytest.raises(ValidationError, match=r"weights in 'm\.onnx\.data', which is not beside it"):
+        runtime.build(path, tmp_path / "engine.onnx")
+    with pytest.raises(ValidationError, match=r"m\.onnx"):
+        runtime.open(path)
+
+
+@pytest.mark.parametrize("place", ["../elsewhere.data", "/etc/hostname"])
+def test_weights_outside_the_folder_are_refused(runtime, tmp_path, place):
+    made = artifact()
+    tensor = made.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = 1
+    tensor.external_data.add(key="location", value=place)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(ValidationError, match="outside its folder"):
+        runtime.build(tmp_path / "m.onnx", tmp_path / "engine.onnx")
+
+
+def test_a_failed_build_leaves_nothing(runtime, model, tmp_path, monkeypatch):
+    def broken(self, source, engine, options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OnnxRuntime, "_check", broken)
+    with pytest.raises(KeyboardInterrupt):
+        runtime.build(model, tmp_path / "engine.onnx")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_an_engine_that_lost_its_description_is_not_published(runtime, model, tmp_path, monkeypatch):
+    real = OrtSession.__init__
+
+    def forgetful(self, path, *args, **kwargs):
+        real(self, path, *args, **kwargs)
+        if path.name == "engine.onnx":
+            self.metadata = {}
+
+    monkeypatch.setattr(OrtSession, "__init__", forgetful)
+    with pytest.raises(ExportError, match="has other metadata than the model"):
+        runtime.build(model, tmp_path / "engine.onnx")
+    assert not (tmp_path / "engine.onnx").exists()
+
+
+def test_the_model_is_not_overwritten(runtime, model):
+    with pytest.raises(UsageError, match="is the model itself"):
+        runtime.build(model, model)
+
+
+def test_another_suffix_is_refused(runtime, model, tmp_path):
+    with pytest.raises(UsageError, match=r"writes \.onnx or \.ort"):
+        runtime.build(model, tmp_path / "engine.trt")
+
+
+# ---- what cannot be opened --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"\x08\x07", b"PK\x03\x04", bytes(1000)])
+@pytest.mark.parametrize("verb", ["open", "build"])
+def test_what_is_no_model_is_named(runtime, tmp_path, data, verb):
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ValidationError, match=r"bad\.onnx"):
+        runtime.open(path) if verb == "open" else runtime.build(path, tmp_path / "engine.onnx")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bad.onnx"]
+
+
+def test_a_truncated_model_is_named(runtime, model):
+    model.write_bytes(model.read_bytes()[:-20])
+    with pytest.raises(ValidationError, match=r"m\.onnx is no ONNX model"):
+        runtime.open(model)
+
+
+@pytest.mark.parametrize("made", [plain("NoSuchOperator"), plain(domain="my.domain")], ids=["operator", "domain"])
+def test_an_unknown_operator_is_named(runtime, tmp_path, made):
+    with pytest.raises(ValidationError, match=r"m\.onnx holds an operator that ONNX Runtime cannot run"):
+        runtime.open(save(made, tmp_path / "m.onnx"))
+
+
+def test_wrong_feeds_are_explained(runtime, tmp_path):
+    with runtime.open(save(plain(), tmp_path / "m.onnx")) as session:
+        with pytest.raises(UsageError, match="takes the inputs x, got z"):
+            session.run({"z": np.zeros((1, 3), np.float32)})
+        with pytest.raises(PackingError, match=r"m\.onnx: .*Got: 4 Expected: 3"):
+            session.run({"x": np.zeros((1, 4), np.float32)})
+
+
+# ---- options ----------------------------------------------------------------------------------------------------
+
+
+def test_providers_have_short_names():
+    assert Options.of({"providers": ["CUDA", "cpu"]}).providers == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert Options.of({"providers": "cpu"}).providers == ("CPUExecutionProvider",)
+    assert Options.of({"providers": None, "threads": None}) == Options()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"thread": 2}, "no option 'thread'"),
+        ({"optimization": "99"}, "expected one of: none, basic, extended, all"),
+        ({"threads": -1}, "threads -1"),
+        ({"threads": "2"}, "threads '2'"),
+        ({"providers": []}, "no execution provider"),
+        ({"providers": ["CPUExecutionProvidr"]}, "unknown execution provider"),
+        ({"providers": ["gpu"]}, "unknown execution provider 'gpu'"),
+    ],
+)
+def test_a_wrong_option_is_named(options, said):
+    with pytest.raises(UsageError, match=said):
+        Options.of(options)
+
+
+def test_a_provider_that_is_missing_here_is_not_replaced_by_another(runtime, model):
+    with pytest.raises(RuntimeUnavailable, match="RknpuExecutionProvider is not in this build"):
+        runtime.open(model, providers=["RknpuExecutionProvider", "CPUExecutionProvider"])
+
+
+def test_without_onnxruntime_the_install_command_is_given(runtime, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    found = runtime.probe()
+    assert (found.ok, found.why_not) == (False, "it is not installed")
+    for attempt in (lambda: runtime.open(model), lambda: runtime.build(model, model.with_name("engine.onnx"))):
+        with pytest.raises(RuntimeUnavailable) as caught:
+            attempt()
+        assert caught.value.hint == 'install it with: pip install "edge4d[onnxruntime]"'

@@ -1,0 +1,1 @@
+"""Networks written by others, and the means to look inside what becomes of them."""
