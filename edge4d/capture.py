@@ -63,7 +63,7 @@ def capture(
             program = _export(model, args, dict(kwargs or {}))
     table = torch.export.default_decompositions()
     for op in registered():
-        table.pop(op, None)
+        table.pop(op, None)  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = program.run_decompositions(table)

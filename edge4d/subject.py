@@ -64,7 +64,8 @@ class Subject:
         notes = []
         if args is None:
             args, said = resolve_inputs(loaded, shapes, seed=seed)
-            notes.append(said)
+            kwargs = kwargs or loaded.example_kwargs
+            notes.append(f"input shapes: {said}")
         network: Any = loaded.program if loaded.program is not None else loaded.module
         if loaded.kind == "torchscript":
             network = script_to_module(network, args)
@@ -81,7 +82,7 @@ class Subject:
         from torch.utils import _pytree as pytree
 
         program = isinstance(self.model, torch.export.ExportedProgram)
-        module = self.model.module() if program else self.model
+        module = self.model.module(check_guards=False) if program else self.model
         if double:
             module = (module if program else copy.deepcopy(module)).double()
         leaves, spec = pytree.tree_flatten((self.args, self.kwargs))

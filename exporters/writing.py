@@ -8,7 +8,7 @@ from edge4d.files import staged
 from edge4d.recipe import recipe_bytes, recipe_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from edge4d.exporters.onnx import OnnxGraph
@@ -79,7 +79,7 @@ def _write_beside(graph: OnnxGraph, proto: Any, place: Path) -> None:
         for name, array in graph.weights.items():
             file.write(b"\0" * (-file.tell() % _ALIGN))
             offset = file.tell()
-            file.write(memoryview(array).cast("B") if array.flags.c_contiguous else array.tobytes())
+            file.write(array.tobytes())
             tensor = proto.graph.initializer.add(
                 name=name,
                 data_type=helper.np_dtype_to_tensor_dtype(array.dtype),

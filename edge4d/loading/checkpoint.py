@@ -116,8 +116,10 @@ def fit(module: nn.Module, state: dict[str, torch.Tensor], path: Path) -> None:
         LoadError: names the missing and unexpected keys and the sizes that differ.
     """
     own = module.state_dict()
-    if all(key.startswith(f"{prefix}.") for prefix in _WRAPPERS for key in own) and own:
-        state = {f"{next(iter(own)).partition('.')[0]}.{key}": value for key, value in state.items()}
+    tops = {key.partition(".")[0] for key in own}
+    if len(tops) == 1 and (top := tops.pop()) in _WRAPPERS:
+        # The network itself has an attribute of that name: `unwrap` took it for a wrapper's.
+        state = {f"{top}.{key}": value for key, value in state.items()}
     while len({key.partition(".")[0] for key in state}) == 1 and all("." in key for key in state):
         shorter = _without_first(state)
         if len(shorter.keys() & own.keys()) <= len(state.keys() & own.keys()):

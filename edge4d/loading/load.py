@@ -58,10 +58,8 @@ def _from_program(path: Path, factory: str | None, trust: bool) -> Loaded:
     from edge4d.loading.program import load_program
 
     _no_factory(path, factory, Format.PROGRAM.value)
-    program = load_program(path, trust=trust)
+    program, module = load_program(path, trust=trust)
     args, kwargs = program.example_inputs or (None, {})
-    # Without guards: they are source text of the archive that torch would compile, and the caller checks shapes anyway.
-    module = program.module(check_guards=False)
     return Loaded("exported-program", module, program, args, Source.of(path), dict(kwargs))
 
 

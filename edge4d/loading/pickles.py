@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -47,10 +49,8 @@ def check_weights_only(data: IO[bytes], where: str) -> None:
     Raises:
         LoadError: the pickle names something that is not a plain tensor or container, or is damaged.
     """
-    import torch
-
     try:
-        torch.load(data, map_location="cpu", weights_only=True)
+        _torch_load(data, weights_only=True)
     except Exception as error:
         raise _refusal(where, error) from None
 
@@ -76,6 +76,30 @@ def _last_line(error: BaseException) -> str:
     return first[:300]
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether the four pickles that begin a file of the legacy layout each have an end (nothing is unpickled)."""
+    with path.open("rb") as stream:
+        if stream.read(1) != b"\x80":
+            return True  # a zip archive: its table of contents was found at its end
+        stream.seek(0)
+        try:
+            for _ in range(4):
+                for _opcode in pickletools.genops(stream):
+                    pass
+        except (ValueError, EOFError, UnicodeDecodeError):
+            return False
+    return True
+
+
+def _torch_load(source: Path | IO[bytes], *, weights_only: bool) -> Any:
+    import torch
+
+    with warnings.catch_warnings():
+        # Of pickle protocols above 2 and of storages by their old names: nothing a user can act on here.
+        warnings.simplefilter("ignore")
+        return torch.load(source, map_location="cpu", weights_only=weights_only)
+
+
 def read_pickle(path: Path, *, trust: bool) -> Any:
     """The object that `torch.save` wrote to `path`, zip or legacy layout, on the CPU.
 
@@ -86,16 +110,19 @@ def read_pickle(path: Path, *, trust: bool) -> Any:
     Raises:
         LoadError: refused, damaged, or a class of it cannot be imported here.
     """
-    import torch
-
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return _torch_load(path, weights_only=True)
     except Exception as error:
+        if not _is_whole(path):
+            raise LoadError(
+                f"{path}: a damaged pickle: it ends too early, or torch.save did not write it",
+                hint="copy or download it again, or save the model with torch.save",
+            ) from None
         if not trust:
             raise _refusal(str(path), error) from None
     with cwd_importable():
         try:
-            return torch.load(path, map_location="cpu", weights_only=False)
+            return _torch_load(path, weights_only=False)
         except (ModuleNotFoundError, AttributeError) as error:
             raise LoadError(
                 f"{path}: was pickled with a class that cannot be imported here: {error}",

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from torch import nn
 
 __all__ = ["load_program"]
 
 _WEIGHTS, _CONSTANTS, _SAMPLES, _MODELS = "data/weights/", "data/constants/", "data/sample_inputs/", "models/"
 
 
-def load_program(path: Path, *, trust: bool) -> torch.export.ExportedProgram:
-    """The exported program of the archive at `path`.
+def load_program(path: Path, *, trust: bool) -> tuple[torch.export.ExportedProgram, nn.Module]:
+    """The exported program of the archive at `path`, and the module it makes.
 
     `torch.export.load` unpickles weights, constants and example inputs without restriction, evaluates expressions
     and imports names out of the archive's JSON, and opens compiled libraries. So all of that is checked before, with
@@ -39,14 +40,15 @@ def load_program(path: Path, *, trust: bool) -> torch.export.ExportedProgram:
     try:
         with warnings.catch_warnings(), path.open("rb") as stream:
             warnings.simplefilter("ignore")
-            contents = load_pt2(stream)
+            programs = load_pt2(stream).exported_programs
+            # Without guards: they are source text that torch would compile, and shapes are checked elsewhere.
+            modules = [program.module(check_guards=False) for program in programs.values()]
     except Exception as error:
         # torch has no error type for an unreadable archive; it raises whatever the damage led to.
         raise LoadError(
             f"{path}: a torch.export archive that cannot be read: {_reason(error)}",
             hint="write it again with torch.export.save, with PyTorch 2.13; if it is a copy, compare the sizes",
         ) from error
-    programs = contents.exported_programs
     if len(programs) != 1:
         names = ", ".join(sorted(programs)) or "none (compiled code only)"
         raise LoadError(
@@ -54,7 +56,7 @@ def load_program(path: Path, *, trust: bool) -> torch.export.ExportedProgram:
             hint="save one model with torch.export.save(program, path)",
         )
     (program,) = programs.values()
-    return program
+    return program, modules[0]
 
 
 def _reason(error: BaseException) -> str:

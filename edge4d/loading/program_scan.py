@@ -16,7 +16,7 @@ from typing import Any
 __all__ = ["Suspicion", "scan_program"]
 
 
-class Suspicion(Exception):  # noqa: N818 - not an error of the program: a reason, turned into a LoadError by the caller
+class Suspicion(Exception):
     """What in the archive could run code, as the end of the sentence "this archive …"."""
 
 

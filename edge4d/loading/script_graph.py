@@ -19,6 +19,7 @@ _DATA_DEPENDENT = (
     "data-dependent",
     "DataDependent",
     "_local_scalar_dense",
+    "ATen/core/ivalue.h",
     "GuardOnDataDependent",
     "SymInt",
     "SymFloat",
@@ -55,10 +56,19 @@ def script_to_module(scripted: torch.jit.ScriptModule, args: tuple[Any, ...]) ->
             traced = make_fx(scripted, tracing_mode="fake", _allow_non_fake_inputs=True)(*args)
         except Exception as error:
             # The interpreter reports every failure, the user's shape as much as a missing feature, as RuntimeError.
-            raise _capture_error(error) from error
+            raise _capture_error(_real_error(scripted, args) or error) from error
         module = _with_own_names(traced, scripted)
         _check_same(module, scripted, args)
     return module
+
+
+def _real_error(scripted: torch.jit.ScriptModule, args: tuple[Any, ...]) -> Exception | None:
+    """What the script says to `args` itself: on fake tensors torch leaves some messages empty."""
+    try:
+        scripted(*args)
+    except Exception as error:
+        return error
+    return None
 
 
 def _capture_error(error: Exception) -> CaptureError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from typing import TYPE_CHECKING, Any
@@ -133,12 +134,20 @@ def _run_fake(module: nn.Module, shapes: Sequence[tuple[int, ...]], dtypes: Sequ
     from torch.fx.experimental.proxy_tensor import make_fx
 
     if isinstance(module, torch.jit.ScriptModule):
+        if getattr(module, "training", False):
+            module = copy.deepcopy(module).eval()
         # A trace keeps sizes as 0-d tensors; only make_fx follows those.
         args = [torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
         make_fx(module, tracing_mode="fake", _allow_non_fake_inputs=True)(*args)
         return
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        module(*(torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)))
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    # Fake copies of the state as well: batch norm in training mode counts its batches even when nothing is computed.
+    state: dict[str, torch.Tensor] = {
+        name: fake.from_tensor(value) for name, value in [*module.named_parameters(), *module.named_buffers()]
+    }
+    with fake:
+        args = [torch.zeros(shape, dtype=dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+        torch.func.functional_call(module, state, tuple(args))
 
 
 def _first_words(error: Exception) -> str:

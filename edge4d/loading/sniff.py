@@ -97,6 +97,11 @@ def _nearby(path: Path) -> str:
 
 def _sniff_zip(path: Path) -> Format:
     try:
+        with path.open("rb") as stream:
+            # PyTorch's archives end with this record. In a file cut off, zipfile may find that of an inner archive.
+            stream.seek(-min(22, path.stat().st_size), 2)
+            if stream.read(4) != b"PK\x05\x06":
+                raise zipfile.BadZipFile("its last record is not at its end")
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:

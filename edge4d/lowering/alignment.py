@@ -64,7 +64,9 @@ def align(
             continue
         atom = {key: i for i, key in enumerate(part.keys)}
         nodes.append(b.arrange(x, tuple(tuple(atom[k] for k in g if k in atom) for g in groups), part.packing))
-    sizes, logical, number = [], [], {}
+    sizes: list[int] = []
+    logical: list[tuple[int, ...]] = []
+    number: dict[Key, int] = {}
     for axis, cut in enumerate(pieces):
         logical.append(tuple(range(len(sizes), len(sizes) + len(cut))))
         number |= {(axis, i): len(sizes) + i for i in range(len(cut))}

@@ -48,7 +48,7 @@ def concat(b: Builder, parts: Sequence[Operand], axis: int) -> Operand:
 
 
 def take(b: Builder, x: Operand, axis: int, indices: Sequence[int]) -> Operand:
-    """X at the given places along one axis, as slices joined (ascending runs of constant step, single elements else)."""
+    """x at the given places along one axis: ascending runs of constant step as slices, then joined."""
     if isinstance(x, Const):
         return Const(x.tensor.index_select(axis, torch.tensor(list(indices))), f"{x.name}.take")
     runs: list[tuple[int, int, int]] = []

@@ -125,7 +125,10 @@ class Builder:
             return op(*fakes, **named)
 
     def _fold(self, op: OpOverload, args: Sequence[Any], kwargs: dict[str, Any], name: str | None) -> Any:
-        """Compute a call on constants."""
+        """Compute a call on constants; a random one is no constant."""
+        if torch.Tag.nondeterministic_seeded in op.tags:
+            reason = "draws random numbers, so no two runs of the model agree"
+            raise Declined(str(op), Decline(reason, "make the model deterministic, e.g. model.eval()"))
         names = [leaf.name for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Const)]
         key = ("const", op, *(_hashable(_identity(leaf)) for leaf in pytree.tree_leaves((args, kwargs))), name)
         if (known := self._folded.get(key)) is not None:
@@ -291,14 +294,14 @@ class Builder:
         return self.arrange(x, tuple(groups))
 
     def given(self, x: Operand) -> Value:
-        """X as a value of the graph; a constant in the packing that graph inputs have."""
+        """x as a value of the graph; a constant in the packing that graph inputs have."""
         if isinstance(x, Value):
             return x
         packing = Packing.frames(x.shape)
         return self.value(self._materialise(x, packing), packing)
 
     def isolate(self, x: Value, axis: int) -> tuple[fx.Node, int, Packing]:
-        """X with one logical axis as a physical axis of its own: the node, that axis's place, the packing."""
+        """x with one logical axis as a physical axis of its own: the node, that axis's place, the packing."""
         groups, dim = x.packing.isolate(axis)
         return self.arrange(x, groups), dim, x.packing.reorder(groups)
 

@@ -22,7 +22,8 @@ __all__ = ["fold_batch_norm"]
 
 aten = torch.ops.aten
 
-_CONVS = {
+_CONVS: dict[Any, bool | None] = {
+    aten.convolution.default: None,  # says itself whether it is transposed
     aten.conv1d.default: False,
     aten.conv2d.default: False,
     aten.conv3d.default: False,
@@ -77,7 +78,7 @@ def _fold(norm: fx.Node, conv: fx.Node, captured: Captured) -> None:
         constant(conv, "bias"),
         statistics,
         argument(norm, "eps"),
-        _CONVS[conv.target],  # type: ignore[index]
+        argument(conv, "transposed") if _CONVS[conv.target] is None else bool(_CONVS[conv.target]),
         argument(conv, "groups"),
     )
     with graph.inserting_before(conv):

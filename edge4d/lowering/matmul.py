@@ -59,9 +59,9 @@ def _matrix(x: Value) -> tuple[tuple[int, ...], ...]:
 
 
 def matmul(b: Builder, x: Operand, y: Operand) -> Value:
-    """X (…, M, K) · y (…, K, N) → (…, M, N), batch axes broadcast."""
+    """x (…, M, K) · y (…, K, N) → (…, M, N), batch axes broadcast."""
     rows, columns = x.shape[-2], y.shape[-1]
-    batch = tuple(torch.broadcast_shapes(x.shape[:-2], y.shape[:-2]))
+    batch = tuple(torch.broadcast_shapes(x.shape[:-2], y.shape[:-2]))  # type: ignore[no-untyped-call]
     if math.prod(y.shape[:-2]) == 1:
         return _by_one_matrix(b, b.given(x), y, (*batch, rows, columns))
     full = [_batched(b, side, batch) for side in (x, y)]
@@ -83,7 +83,7 @@ def _by_one_matrix(b: Builder, x: Value, y: Operand, shape: tuple[int, ...]) -> 
 
 
 def _batched(b: Builder, x: Operand, batch: tuple[int, ...]) -> Value:
-    """X as (B, rows, columns) with every batch axis present."""
+    """x as (B, rows, columns) with every batch axis present."""
     value = b.given(x)
     padded = (1,) * (len(batch) + 2 - len(x.shape)) + x.shape
     wide = broadcast(b, reshape(b, value, padded), (*batch, *x.shape[-2:]))

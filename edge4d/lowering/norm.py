@@ -30,7 +30,7 @@ def normalise(b: Builder, x: Operand, axes: Sequence[int], eps: float) -> Operan
 
 
 def affine(b: Builder, x: Operand, weight: Operand | None, bias: Operand | None, shape: Sequence[int]) -> Operand:
-    """X · weight + bias, both seen under `shape`."""
+    """x · weight + bias, both seen under `shape`."""
     if weight is not None:
         x = b.lower(aten.mul.Tensor, x, b.lower(aten.view.default, weight, list(shape)))
     if bias is not None:
@@ -142,8 +142,8 @@ class InstanceNorm(_Norm):
         given: dict[str, Any] = site.take_all()
         x: Operand = given["input"]
         if not given["use_input_stats"]:
-            names = ("weight", "bias", "running_mean", "running_var", "eps")
-            return BatchNormSpec(x, *(given[name] for name in names), results=1)
+            g = given
+            return BatchNormSpec(x, g["weight"], g["bias"], g["running_mean"], g["running_var"], g["eps"], results=1)
         channel = (1, x.shape[1], *[1] * len(x.shape[2:]))
         axes = tuple(range(2, len(x.shape)))
         return NormSpec(x, x.shape, axes, given["weight"], given["bias"], channel, given["eps"])

@@ -46,7 +46,7 @@ def _gathered(packing: Packing, runs: Groups) -> Groups:
 
 
 def broadcast(b: Builder, x: Value, shape: tuple[int, ...]) -> Value:
-    """X with axes of size 1 repeated up to a logical shape of the same rank; one axis at a time, at rank 3."""
+    """x with axes of size 1 repeated up to a logical shape of the same rank; one axis at a time, at rank 3."""
     for axis, (have, want) in enumerate(zip(x.shape, shape, strict=True)):
         if have == want:
             continue

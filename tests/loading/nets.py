@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -79,13 +80,13 @@ def save_program(path: Path, net: nn.Module | None = None, **options: Any) -> Pa
 
 
 class Evil:
-    """Unpickling it creates the file `marker`."""
+    """Unpickling it creates the folder `marker`."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open, (str(self.marker), "w")
+        return os.mkdir, (str(self.marker),)
 
 
 def evil_pickle(marker: Path) -> bytes:

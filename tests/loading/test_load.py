@@ -1,7 +1,11 @@
 """Every kind of file gives the same numbers as the network that was saved."""
 
 import hashlib
+import importlib
 import json
+import subprocess
+import sys
+import zipfile
 
 import pytest
 import torch
@@ -127,7 +131,7 @@ def test_damaged_safetensors(tmp_path):
     save_safetensors(path, make_net().state_dict())
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    with pytest.raises(LoadError, match="damaged safetensors file: .* does not fit the bytes"):
+    with pytest.raises(LoadError, match=r"damaged safetensors file: .* does not fit the bytes"):
         load_model(path, factory=FACTORY)
     path.write_bytes(whole[:40])
     with pytest.raises(LoadError, match="cut off inside its header"):
@@ -195,27 +199,24 @@ def test_source_is_name_and_hash(tmp_path):
 
 def test_class_that_cannot_be_imported(tmp_path, monkeypatch):
     (tmp_path / "gone_e4d.py").write_text("import torch\nclass Gone(torch.nn.Conv3d): pass\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import gone_e4d
-
-    torch.save(gone_e4d.Gone(3, 4, 1), "model.pt")
-    monkeypatch.delitem(__import__("sys").modules, "gone_e4d")
-    monkeypatch.undo()
-    with pytest.raises(LoadError, match="cannot be imported here: .*gone_e4d") as caught:
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        torch.save(importlib.import_module("gone_e4d").Gone(3, 4, 1), tmp_path / "model.pt")
+    sys.modules.pop("gone_e4d")
+    with pytest.raises(LoadError, match=r"cannot be imported here: .*gone_e4d") as caught:
         load_model(tmp_path / "model.pt", trust_pickle=True)
     assert "folder of the model's source" in caught.value.hint
-    # In the folder of its source it loads: the current directory counts.
+    # In the folder of its source it loads: the current directory counts, and only while loading.
     monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
     assert load_model("model.pt", trust_pickle=True).module.in_channels == 3
-    __import__("sys").modules.pop("gone_e4d")
+    assert sys.path == before
+    sys.modules.pop("gone_e4d")
 
 
 @pytest.mark.parametrize("kind", ["program", "script", "pickle", "legacy"])
 @pytest.mark.parametrize("trust", [False, True])
 def test_damage_inside_is_reported(tmp_path, kind, trust):
-    import zipfile
-
     whole, broken = tmp_path / "whole.pt", tmp_path / "broken.pt"
     if kind == "program":
         save_program(tmp_path / "whole.pt2").rename(whole)
@@ -236,3 +237,8 @@ def test_damage_inside_is_reported(tmp_path, kind, trust):
     assert "damaged" in caught.value.message or "cannot be read" in caught.value.message
     assert "Traceback" not in caught.value.message
     assert len(caught.value.message) < 700
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import sys, edge4d.loading; print(*[m for m in ('torch', 'numpy', 'onnx') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""

@@ -1,6 +1,9 @@
 """Nothing in a file runs without the user's word; each hostile file is first proved hostile by trusting it."""
 
+import contextlib
 import io
+import json
+import os
 import pickle
 import zipfile
 
@@ -37,10 +40,9 @@ def refused(path, marker, says=""):
 
 def hostile(path, marker):
     """Prove that the file does run code when trusted (what it leads to afterwards does not matter)."""
-    try:
-        load_model(path, trust_pickle=True)
-    except LoadError:
-        pass
+    with contextlib.suppress(Exception):
+        loaded = load_model(path, trust_pickle=True)
+        loaded.program.module()(clip())
     assert marker.exists(), "this archive is harmless, so refusing it proves nothing"
 
 
@@ -51,7 +53,7 @@ def test_pickles(tmp_path, marker, zipped, checkpoint):
     content = {"epoch": 1, "state_dict": make_net().state_dict(), "note": Evil(marker)} if checkpoint else Evil(marker)
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     error = refused(path, marker, "unpickling that runs code from the file, so it was not done")
-    assert "it names io.open" in error.message or "open" in error.message
+    assert f"{os.mkdir.__module__}.mkdir" in error.message
     hostile(path, marker)
 
 
@@ -119,7 +121,7 @@ def test_pickles_in_an_export_archive(tmp_path, marker, place):
 
 
 def code_places(marker):
-    call = f"open({str(marker)!r}, 'w')"
+    call = f"__import__('os').mkdir({str(marker)!r})"
 
     def operator(program):
         node = program["graph_module"]["graph"]["nodes"][0]
@@ -131,14 +133,12 @@ def code_places(marker):
         sizes[0] = {"as_expr": {"expr_str": call, "hint": {"as_int": 2}}}
 
     def hidden_expression(program):
-        # Under the one key whose content is otherwise free text.
-        graph = program["graph_module"]["graph"]
-        meta = graph["tensor_values"].pop("x")
-        meta["sizes"][0] = {"as_expr": {"expr_str": call, "hint": {"as_int": 2}}}
-        graph["tensor_values"]["metadata"] = meta
+        # Under the one key whose content is otherwise free text: an input of that name.
+        expression(program)
+        return json.loads(json.dumps(program).replace('"x"', '"metadata"'))
 
     def guard(program):
-        program["guards_code"] = [f"{call} is not None"]
+        program["guards_code"] = [f"{call} is None"]
 
     def tree(program):
         signature = program["graph_module"]["module_call_graph"][0]["signature"]
@@ -183,8 +183,11 @@ def test_code_in_the_json_of_an_export_archive(tmp_path, marker, place):
     refused(bad, marker, says)
 
 
-@pytest.mark.parametrize("place", ["a size expression"])
-def test_the_json_is_hostile_indeed(tmp_path, marker, place):
+# The others stop at a later check of today's torch; they are refused all the same.
+@pytest.mark.parametrize("place", ["a size expression", "a hidden size expression", "a guard", "a tree spec"])
+def test_the_json_is_hostile_indeed(tmp_path, marker, place, monkeypatch):
+    (tmp_path / "evil_e4d.py").write_text(f"import os\nos.mkdir({str(marker)!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     change, _ = code_places(marker)[place]
     bad = edit_archive(save_program(tmp_path / "good.pt2"), tmp_path / "bad.pt2", {"models/model.json": change})
     hostile(bad, marker)
@@ -311,6 +314,8 @@ def test_a_pickle_dressed_as_something_else(tmp_path, marker):
     assert not marker.exists()
 
 
+# torch's own: decomposing copies its tree specs, whose class it deprecates.
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 def test_ordinary_archives_need_no_trust(tmp_path):
     """The scan is default-deny; these are the ordinary things that it must let pass."""
 
@@ -318,16 +323,15 @@ def test_ordinary_archives_need_no_trust(tmp_path):
         def __init__(self) -> None:
             super().__init__()
             self.heads = nn.ModuleDict({"a-b": nn.Conv3d(3, 4, (1, 3, 3), padding="same", padding_mode="circular")})
-            self.lstm = nn.LSTM(4, 5, batch_first=True)
+            self.linear = nn.Linear(4, 5)
             self.attention = nn.MultiheadAttention(5, 1, batch_first=True)
 
         def forward(self, x: torch.Tensor, mode: str = "mean") -> tuple[torch.Tensor, ...]:
             y = nn.functional.interpolate(self.heads["a-b"](x), scale_factor=2.0, mode="trilinear")
             y = torch.einsum("bcthw,bcthw->btc", y, y).to(torch.float32)
-            z, _ = self.lstm(y)
+            z = self.linear(y)
             w, _ = self.attention(z, z, z)
-            k = x.shape[2] // 2
-            return w.argmax(-1), w[:, : k + 1], torch.linspace(0, 1, 3), w * (x.shape[0] + 1.5)
+            return w.argmax(-1), w[:, : x.shape[2] - 1], torch.linspace(0, 1, 3), w * (x.shape[0] + 1.5)
 
     batch = torch.export.Dim("batch", min=2, max=16)
     program = torch.export.export(

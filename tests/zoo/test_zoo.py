@@ -1,0 +1,93 @@
+"""Real networks written by others: exact, at rank 4 by analysis and by execution, at their native clip sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+import edge4d
+from edge4d.lowered import lower
+from edge4d.subject import Subject
+from tests.zoo.exposed import run_with_all_values
+from tests.zoo.models import ZOO, ZooModel, find
+
+pytestmark = pytest.mark.slow
+
+WITHIN = 1e-5
+"""Largest difference from eager float32 PyTorch, relative to the output's range."""
+
+EAGER_ROUNDS_MORE = {"csn_r101", "r2plus1d_r50"}
+"""Networks so deep that eager float32 itself is farther than that from float64; see `test_deep_networks…`."""
+
+
+def names(entries) -> list[str]:
+    return [entry.name for entry in entries]
+
+
+def exported(entry: ZooModel, module: nn.Module, clips, folder: Path):
+    report = edge4d.export(module, clips, output=folder / f"{entry.name}.onnx", parity=False)
+    assert report.gate.ok, report.gate.to_text()
+    return report
+
+
+def worst_difference(got, expected: torch.Tensor) -> float:
+    spread = (expected.max() - expected.min()).item()
+    assert spread > 0
+    return (torch.from_numpy(got).double() - expected.double()).abs().max().item() / spread
+
+
+def convolutions(module: nn.Module, clips) -> int:
+    graph = lower(module, clips).module.graph
+    return sum("conv2d" in str(node.target) for node in graph.nodes)
+
+
+@pytest.mark.parametrize("name", names(ZOO))
+def test_network_is_exact_at_rank_four(name, tmp_path):
+    entry = find(name)
+    module, first, second = entry.ready(seed=0), entry.inputs(seed=1), entry.inputs(seed=2)
+    report = exported(entry, module, first, tmp_path)
+    assert sum(report.seconds.values()) <= 60
+
+    with edge4d.open(report.path) as opened:
+        for clips in (first, second):
+            with torch.inference_mode():
+                expected = module(*clips)
+            (got,) = opened(*(clip.numpy() for clip in clips)).values()
+            if name not in EAGER_ROUNDS_MORE:
+                assert worst_difference(got, expected) <= WITHIN
+                continue
+            exact = Subject.of(module, clips).reference(double=True)(*(clip.numpy() for clip in clips))[0]
+            ours, eager = (
+                worst_difference(got, torch.from_numpy(exact)),
+                worst_difference(expected.numpy(), torch.from_numpy(exact)),
+            )
+            assert ours <= max(WITHIN, eager)
+        packed = opened.pack(*(clip.numpy() for clip in first))
+
+    values = run_with_all_values(onnx.load(report.path), packed)
+    assert len(values) >= sum(report.operators.values())
+    assert max(array.ndim for array in values.values()) <= 4
+
+
+@pytest.mark.parametrize("name", names(entry for entry in ZOO if entry.small))
+def test_batch_of_three(name, tmp_path):
+    entry = find(name)
+    module, clips = entry.ready(seed=0), entry.inputs(seed=3, batch=3)
+    report = exported(entry, module, clips, tmp_path)
+    with torch.inference_mode():
+        expected = module(*clips)
+    with edge4d.open(report.path) as opened:
+        (got,) = opened(*(clip.numpy() for clip in clips)).values()
+    assert worst_difference(got, expected) <= WITHIN
+
+
+@pytest.mark.parametrize(("name", "frames"), [("r3d_18", (16, 32)), ("s3d", (16, 32)), ("x3d_xs", (4, 8))])
+def test_convolution_count_does_not_depend_on_time(name, frames):
+    entry = find(name)
+    module = entry.build()
+    counts = {convolutions(module, (torch.zeros(1, 3, t, *entry.shapes[0][3:]),)) for t in frames}
+    assert len(counts) == 1

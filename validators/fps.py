@@ -1,0 +1,292 @@
+"""Frames per second as a measurement: interleaved rounds, percentiles, memory, and what was measured on what.
+
+Candidates take turns (A B A B…), so that a machine that warms up or is disturbed disturbs all of them, and the ratio
+to the reference is the median over the rounds of each round's own ratio. A candidate that fails is reported as failed,
+with its reason; the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge4d.errors import Edge4dError, UsageError
+
+__all__ = ["CandidateFps", "FpsReport", "Samples", "bench", "machine", "percentile", "summarise"]
+
+SCHEMA = 1
+"""Version of `FpsReport.to_dict`'s layout."""
+
+_MS = 1e-6  # nanoseconds to milliseconds
+
+
+@dataclass
+class Samples:
+    """What one candidate gave, before statistics.
+
+    Attributes:
+        run_ns: for each round the nanoseconds of each call, the runtime's work alone.
+        pack_ns: the nanoseconds of packing the inputs and unpacking the outputs, for each call.
+        clips: N of the inputs: clips in one call.
+        frames: N * T of the inputs: frames in one call.
+        load_rss_mib: highest resident memory of the process once the model was loaded; None where it is not measured.
+        peak_rss_mib: the same after all runs.
+        details: runtime, version, provider, threads, input shapes…
+        failure: why it gave no numbers.
+        incomparable: why its numbers must not be set against the reference's.
+    """
+
+    run_ns: list[list[int]] = field(default_factory=list)
+    pack_ns: list[int] = field(default_factory=list)
+    clips: int = 1
+    frames: int = 1
+    load_rss_mib: float | None = None
+    peak_rss_mib: float | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+    incomparable: str | None = None
+
+
+@dataclass(frozen=True)
+class CandidateFps:
+    """One line of the table; every number is None when the candidate failed.
+
+    Attributes:
+        name: as given.
+        samples: calls that were timed.
+        latency_ms: p50, p90, p99 and min of one call, packing left out.
+        pack_ms: median time of packing and unpacking in one call; None where there is none to do.
+        clips_per_s: clips in a call over the median latency.
+        frames_per_s: frames in a call over the median latency.
+        speedup: the reference's latency over this one's, median of the rounds; above 1 is faster than the reference.
+        load_rss_mib: highest resident memory (MiB) of the candidate's own process once the model was loaded.
+        peak_rss_mib: the same after all runs, the interpreter and the runtime's libraries included.
+        details: runtime, version, provider, threads, input shapes.
+        failure: why there are no numbers.
+        incomparable: why there is no speedup although there are numbers.
+    """
+
+    name: str
+    samples: int = 0
+    latency_ms: Mapping[str, float] | None = None
+    pack_ms: float | None = None
+    clips_per_s: float | None = None
+    frames_per_s: float | None = None
+    speedup: float | None = None
+    load_rss_mib: float | None = None
+    peak_rss_mib: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+    incomparable: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping of the attributes."""
+        return {name: dict(v) if isinstance(v, Mapping) else v for name, v in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class FpsReport:
+    """The measurement.
+
+    Attributes:
+        candidates: the reference first.
+        rounds: how often each candidate had its turn.
+        warmup: calls of each that were not timed.
+        machine: processor, cores, system.
+    """
+
+    candidates: tuple[CandidateFps, ...]
+    rounds: int
+    warmup: int
+    machine: Mapping[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every candidate gave numbers; false for a report without candidates."""
+        return bool(self.candidates) and all(candidate.failure is None for candidate in self.candidates)
+
+    def slower_than(self, speedup: float) -> tuple[str, ...]:
+        """Names of the candidates whose speedup is below this one, or is not known; the reference is not among them."""
+        return tuple(c.name for c in self.candidates[1:] if c.speedup is None or c.speedup < speedup)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+        return {
+            "schema": SCHEMA,
+            "ok": self.ok,
+            "reference": self.candidates[0].name if self.candidates else None,
+            "rounds": self.rounds,
+            "warmup": self.warmup,
+            "machine": dict(self.machine),
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+        }
+
+    def to_text(self) -> str:
+        """An aligned table and the reasons of what failed."""
+        head = ["model", "frames/s", "clips/s", "p50 ms", "p90 ms", "p99 ms", "min ms", "pack ms", "MiB", "speedup"]
+        rows = [head, *([c.name, *_cells(c)] for c in self.candidates)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+        rows.insert(1, ["-" * width for width in widths])
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        lines.append("")
+        for c in self.candidates:
+            if c.failure is not None:
+                lines.append(f"{c.name} failed: {c.failure}")
+            elif c.incomparable is not None:
+                lines.append(f"{c.name}: no speedup, {c.incomparable}")
+        said = ", ".join(f"{key} {value}" for key, value in self.machine.items())
+        lines.append(f"{self.rounds} interleaved rounds after {self.warmup} warm-up calls; {said}")
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def bench(
+    candidates: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int = 20,
+    warmup: int = 3,
+    frames_per_call: int = 1,
+    clips_per_call: int = 1,
+) -> FpsReport:
+    """Time callables of this process against each other; memory is not told apart here, see `bench_paths`.
+
+    Args:
+        candidates: by name, the reference first. A call must return when its work is done (synchronise a device).
+        rounds: turns of each candidate, one timed call a turn.
+        warmup: calls of each before the first turn.
+        frames_per_call: N * T of the clip.
+        clips_per_call: N of the clip.
+
+    Raises:
+        UsageError: no candidate, or counts below their minimum.
+    """
+    check_counts(len(candidates), rounds, warmup)
+    gathered = {name: Samples(clips=clips_per_call, frames=frames_per_call) for name in candidates}
+
+    def timed(name: str) -> int | None:
+        samples = gathered[name]
+        if samples.failure is not None:
+            return None
+        try:
+            start = time.perf_counter_ns()
+            candidates[name]()
+            return max(1, time.perf_counter_ns() - start)  # a coarse clock may stand still
+        except Exception as error:  # whatever the candidate raises is its own failure, and is reported as that
+            words = error.message if isinstance(error, Edge4dError) else f"{type(error).__name__}: {error}"
+            samples.failure = words
+            return None
+
+    for name in candidates:
+        for _ in range(warmup):
+            timed(name)
+    for _ in range(rounds):
+        for name in candidates:
+            if (spent := timed(name)) is not None:
+                gathered[name].run_ns.append([spent])
+    return summarise(gathered, rounds=rounds, warmup=warmup)
+
+
+def check_counts(candidates: int, rounds: int, warmup: int) -> None:
+    """Refuse a measurement of nothing.
+
+    Raises:
+        UsageError: no candidate, no round or a negative warm-up.
+    """
+    if candidates < 1 or rounds < 1 or warmup < 0:
+        raise UsageError(
+            f"cannot measure {candidates} candidates in {rounds} rounds after {warmup} warm-up calls",
+            hint="at least one candidate and one round are needed",
+        )
+
+
+def summarise(gathered: Mapping[str, Samples], *, rounds: int, warmup: int) -> FpsReport:
+    """Statistics of the samples; the first is the reference."""
+    reference = next(iter(gathered.values()))
+    lines = tuple(_line(name, samples, reference) for name, samples in gathered.items())
+    return FpsReport(lines, rounds, warmup, machine())
+
+
+def _line(name: str, samples: Samples, reference: Samples) -> CandidateFps:
+    if samples.failure is not None:
+        return CandidateFps(name, details=samples.details, failure=samples.failure)
+    calls = [ns * _MS for turn in samples.run_ns for ns in turn]
+    median = percentile(calls, 50)
+    speedup = None
+    if reference.failure is None and samples.incomparable is None:
+        turns = zip(reference.run_ns, samples.run_ns, strict=True)
+        speedup = statistics.median(statistics.median(ref) / statistics.median(own) for ref, own in turns)
+    return CandidateFps(
+        name=name,
+        samples=len(calls),
+        latency_ms={"p50": median, "p90": percentile(calls, 90), "p99": percentile(calls, 99), "min": min(calls)},
+        pack_ms=statistics.median(samples.pack_ns) * _MS if samples.pack_ns else None,
+        clips_per_s=samples.clips / median * 1e3,
+        frames_per_s=samples.frames / median * 1e3,
+        speedup=speedup,
+        load_rss_mib=samples.load_rss_mib,
+        peak_rss_mib=samples.peak_rss_mib,
+        details=samples.details,
+        incomparable=samples.incomparable,
+    )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The percentile by linear interpolation between the two nearest samples.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("a percentile of no values")
+    ordered = sorted(values)
+    place = (len(ordered) - 1) * percent / 100
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, the cores this process may use, and the system."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"cpu": _cpu_name(), "cores": allowed, "system": f"{platform.system()} {platform.machine()}"}
+
+
+def _cpu_name() -> str:
+    """The kernel's name of the processor, or of the board where (as on ARM) it knows no other."""
+    info, board = Path("/proc/cpuinfo"), Path("/proc/device-tree/model")
+    if info.is_file():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith(("model name", "Hardware")):
+                return line.partition(":")[2].strip()
+    if board.is_file():
+        return board.read_text(errors="replace").strip("\0\n ")
+    return platform.processor() or platform.machine()
+
+
+def _cells(line: CandidateFps) -> list[str]:
+    if line.latency_ms is None:
+        return ["failed", *["-"] * 8]
+
+    def number(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    latency = [number(line.latency_ms[key], 2) for key in ("p50", "p90", "p99", "min")]
+    speedup = "-" if line.speedup is None else f"{line.speedup:.2f}x"
+    return [
+        number(line.frames_per_s, 1),
+        number(line.clips_per_s, 2),
+        *latency,
+        number(line.pack_ms, 2),
+        number(line.peak_rss_mib, 0),
+        speedup,
+    ]

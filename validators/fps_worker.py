@@ -1,0 +1,166 @@
+"""The process in which one candidate of a benchmark is measured: JSON lines in on stdin, JSON lines out on stdout.
+
+``load`` is answered by ``ready``, each ``run`` by ``times``; what a user can mend by ``error``. Anything else goes to
+stderr and ends the process, which the parent sees and reports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
+
+from edge4d.errors import Edge4dError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["main", "peak_rss_mib"]
+
+
+class _Candidate(NamedTuple):
+    """One loaded model.
+
+    Attributes:
+        call: runs once; gives (nanoseconds of the run, nanoseconds of packing or None where nothing is packed).
+        shapes: the logical inputs.
+        details: what the report states.
+    """
+
+    call: Callable[[], tuple[int, int | None]]
+    shapes: list[tuple[int, ...]]
+    details: dict[str, Any]
+
+
+def main() -> int:
+    """Serve one parent until it says stop or goes away."""
+    # Whatever a model, or a library below Python, prints goes to stderr; stdout carries the protocol alone.
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    candidate: _Candidate | None = None
+    for line in sys.stdin:
+        order = json.loads(line)
+        if order["do"] == "stop":
+            break
+        try:
+            if order["do"] == "load":
+                candidate = _load(order)
+                clips, frames = clips_and_frames(candidate.shapes)
+                answer = {"shapes": candidate.shapes, "clips": clips, "frames": frames, "details": candidate.details}
+                _say(replies, "ready", answer)
+            elif candidate is not None:
+                spent = [candidate.call() for _ in range(order["calls"])]
+                packs = [pack for _, pack in spent if pack is not None]
+                _say(replies, "times", {"run_ns": [run for run, _ in spent], "pack_ns": packs})
+        except Edge4dError as error:
+            _say(replies, "error", {"message": str(error)})
+    return 0
+
+
+def clips_and_frames(shapes: Sequence[Sequence[int]]) -> tuple[int, int]:
+    """Clips (N) and frames (N * T) of one call: those of the first input N C T H W, else N of the first input."""
+    for shape in shapes:
+        if len(shape) == 5:
+            return shape[0], shape[0] * shape[2]
+    first = next((shape[0] for shape in shapes if shape), 1)
+    return first, first
+
+
+def peak_rss_mib() -> float | None:
+    """The highest resident memory of this process so far, in MiB; None where the system does not tell.
+
+    On Linux it is read from /proc: getrusage's figure is inherited from the parent across fork and exec.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+        return None
+    if sys.platform == "darwin":
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return None
+
+
+def _say(replies: TextIO, event: str, values: Mapping[str, Any]) -> None:
+    replies.write(json.dumps({"event": event, "rss_mib": peak_rss_mib(), **values}) + "\n")
+    replies.flush()
+
+
+def _load(order: Mapping[str, Any]) -> _Candidate:
+    path = Path(order["path"])
+    if path.suffix.lower() in order["artifact_suffixes"]:
+        return _artifact(path, order)
+    return _torch(path, order)
+
+
+def _artifact(path: Path, order: Mapping[str, Any]) -> _Candidate:
+    """An ONNX file or engine: the session's run is timed alone, packing and unpacking apart."""
+    import numpy as np
+
+    from edge4d.artifact import open as open_artifact
+
+    opened = open_artifact(path, threads=order["threads"], providers=order["providers"])
+    shapes = [tuple(shape) for shape in order["shapes"]] or [port.shape for port in opened.inputs]
+    if len(shapes) != len(opened.inputs):
+        raise UsageError(f"{path} takes {len(opened.inputs)} inputs, --input-shape was given {len(shapes)} times")
+    generator = np.random.default_rng(order["seed"])
+    arrays = []
+    for port, shape in zip(opened.inputs, shapes, strict=True):
+        if any(size < 1 for size in shape):
+            raise UsageError(f"{path} leaves the shape of input {port.name!r} open", hint="give --input-shape")
+        # Zeros where numbers are indices or masks: the value that is always valid.
+        floats = port.dtype.startswith("float")
+        array = generator.standard_normal(shape) if floats else np.zeros(shape)
+        arrays.append(array.astype(port.dtype))
+    packed = any(port.packing for port in (*opened.inputs, *opened.outputs))
+
+    def call() -> tuple[int, int | None]:
+        begin = time.perf_counter_ns()
+        feeds = opened.pack(*arrays)
+        start = time.perf_counter_ns()
+        results = opened.session.run(feeds)
+        stop = time.perf_counter_ns()
+        opened.unpack(results)
+        return stop - start, (start - begin) + (time.perf_counter_ns() - stop) if packed else None
+
+    return _Candidate(call, shapes, dict(opened.session.details))
+
+
+def _torch(path: Path, order: Mapping[str, Any]) -> _Candidate:
+    """Anything that PyTorch loads: eager, in inference mode, on the CPU."""
+    import torch
+
+    from edge4d.loading import load_model, resolve_inputs
+
+    torch.set_num_threads(order["threads"])
+    loaded = load_model(path, factory=order["factory"], trust_pickle=order["trust_pickle"])
+    wanted = order["shapes"] or (order["likely_shapes"] if loaded.example_args is None else [])
+    args, sentence = resolve_inputs(loaded, [tuple(shape) for shape in wanted], seed=order["seed"])
+    module = loaded.module
+    if module is None:
+        raise UsageError(f"{path} holds nothing that PyTorch can run")
+    if not order["shapes"] and wanted:
+        sentence = "those of another candidate"
+
+    def call() -> tuple[int, int | None]:
+        with torch.inference_mode():
+            start = time.perf_counter_ns()
+            module(*args, **loaded.example_kwargs)
+            return time.perf_counter_ns() - start, None
+
+    leaves = torch.utils._pytree.tree_leaves((args, loaded.example_kwargs))
+    shapes = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    details = {
+        "runtime": "pytorch",
+        "version": torch.__version__,
+        "providers": ["cpu"],
+        "threads": torch.get_num_threads(),
+        "inputs": sentence,
+    }
+    return _Candidate(call, shapes, details)
