@@ -22,7 +22,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt tests/zoo/requirements.txt
 	@touch $@
 
 demo: setup  ## export, verify, compare and time a trained network
-	OMP_NUM_THREADS= $(BIN)/python -m examples.moving_digits.demo
+	env -u OMP_NUM_THREADS $(BIN)/python -m examples.moving_digits.demo
 
 test: setup  ## the tests, in minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
@@ -56,7 +56,7 @@ types: wheel  ## mypy strict on the built wheel
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edge4d
 
 bench: setup  ## the 4-D graph against native 5-D and eager PyTorch; writes benchmarks/results/
-	OMP_NUM_THREADS= $(BIN)/python -m benchmarks.run
+	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks.run
 
 clean:  ## remove what was built
 	rm -rf build dist out .venv-lowest *.egg-info

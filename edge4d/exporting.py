@@ -199,6 +199,7 @@ def _parity(subject: Subject, target: Path, sets: int, seed: int) -> ParityRepor
     from edge4d import exporters
     from edge4d.artifact import open as open_artifact
     from edge4d.validators.parity import compare_callables, random_inputs
+    from edge4d.validators.referee import compare_by_referee
 
     probed = exporters.get("onnxruntime").probe()
     if not probed.ok:
@@ -206,4 +207,9 @@ def _parity(subject: Subject, target: Path, sets: int, seed: int) -> ParityRepor
         return None
     with open_artifact(target) as candidate:
         inputs = [random_inputs(candidate.inputs, seed=seed + i) for i in range(sets)]
-        return compare_callables(subject.reference(), candidate, inputs)
+        names = [port.name for port in candidate.outputs]
+        eager = subject.reference(names)
+        report = compare_callables(eager, candidate, inputs)
+        if report.ok:
+            return report
+        return compare_by_referee(eager, subject.reference(names, double=True), candidate, inputs)

@@ -72,10 +72,11 @@ class Subject:
         source = f"{loaded.source.name} sha256:{loaded.source.sha256}"
         return cls(network, tuple(args), dict(kwargs or {}), source, Path(model), notes)
 
-    def reference(self, *, double: bool = False) -> Callable[..., list[Any]]:
-        """The 5-D model itself on the tensors among its inputs, flat, as numpy arrays; it returns the same.
+    def reference(self, names: Sequence[str] | None = None, *, double: bool = False) -> Callable[..., Any]:
+        """The 5-D model itself, on the tensors among its inputs as numpy arrays, flat and in order.
 
         Args:
+            names: of its outputs, flat and in order; it then returns a mapping, else a list.
             double: run a float64 copy, the referee between two float32 results.
         """
         import torch
@@ -88,7 +89,7 @@ class Subject:
         leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
 
-        def run(*arrays: Any) -> list[Any]:
+        def run(*arrays: Any) -> Any:
             filled = list(leaves)
             for i, array in zip(places, arrays, strict=True):
                 tensor = torch.from_numpy(array)
@@ -96,7 +97,8 @@ class Subject:
             args, kwargs = pytree.tree_unflatten(filled, spec)
             with evaluation(module), torch.inference_mode():
                 results = pytree.tree_leaves(module(*args, **kwargs))
-            return [result.numpy() for result in results]
+            outputs = [result.numpy() for result in results]
+            return outputs if names is None else dict(zip(names, outputs, strict=True))
 
         return run
 

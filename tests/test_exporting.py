@@ -134,7 +134,8 @@ def test_large_weights_lie_in_a_file_beside_the_model(net, clip, tmp_path):
     path = tmp_path / "big.onnx"
     write_artifact(graph, path, options={}, external_above=1000)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data", "big.onnx.json"]
-    assert path.stat().st_size < 40_000 < path.with_name("big.onnx.data").stat().st_size
+    assert path.with_name("big.onnx.data").stat().st_size > 20_000
+    assert len(onnx.load(path, load_external_data=False).SerializeToString()) < 20_000
     write_artifact(graph, tmp_path / "small.onnx", options={})
     feeds = dict(zip((p.name for p in lowered.inputs), (t.numpy() for t in lowered.pack(clip)), strict=True))
     with edge4d.open(path) as big, edge4d.open(tmp_path / "small.onnx") as small:
@@ -162,7 +163,7 @@ def test_a_full_disk_leaves_nothing(net, clip, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", str(self))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ExportError, match="No space left on device"):
+    with pytest.raises(ExportError, match="no space is left on the disk"):
         edge4d.export(net, (clip,), output=tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
 

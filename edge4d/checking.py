@@ -1,0 +1,265 @@
+"""`edge4d verify` and `edge4d parity` as functions: the gate over several files, model files against each other.
+
+Files of a runtime (``.onnx``…) run on it, anything else runs on PyTorch; all of them get the same logical arrays.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge4d.errors import Edge4dError, LoadError, UsageError, ValidationError
+from edge4d.ports import Port
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge4d.validators.findings import Report
+    from edge4d.validators.parity import ParityReport, Tolerance
+
+__all__ = ["check_parity", "verify_paths"]
+
+_SIZE_LIMIT = 2**34  # bytes that an archive of inputs may unpack to
+
+
+def verify_paths(paths: Sequence[Path], *, max_rank: int = 4) -> Iterator[tuple[Path, Report | ValidationError]]:
+    """The gate over several files, one after the other; a file that cannot be read does not stop the others.
+
+    Args:
+        paths: ONNX files.
+        max_rank: the limit.
+
+    Yields:
+        (path, its report, or what is wrong with the file).
+
+    Raises:
+        UsageError: a limit below 1.
+    """
+    from edge4d.validators.rank import check_rank
+
+    for path in paths:
+        try:
+            yield path, check_rank(path, max_rank)
+        except ValidationError as error:
+            yield path, error
+
+
+def check_parity(
+    reference: Path,
+    candidates: Sequence[Path],
+    *,
+    input_shapes: Sequence[tuple[int, ...]] = (),
+    factory: str | None = None,
+    trust_pickle: bool = False,
+    inputs: Path | None = None,
+    sets: int = 2,
+    seed: int = 0,
+    tolerance: Tolerance | None = None,
+) -> dict[Path, ParityReport]:
+    """Hold every candidate against the reference on the same inputs.
+
+    Args:
+        reference: a model file of any kind: of a runtime, or of PyTorch.
+        candidates: likewise.
+        input_shapes: logical shapes, one for each input in order, where a file leaves them open or does not say.
+        factory: ``package.module:callable`` that builds the network of a state_dict.
+        trust_pickle: the user vouches for pickles.
+        inputs: an ``.npz`` with one array for each input, used instead of random ones.
+        sets: how many sets of random inputs.
+        seed: of the first set.
+        tolerance: how far floats may be apart; the table's entry for the reference's dtype when None.
+
+    Returns:
+        One report for each candidate.
+
+    Raises:
+        UsageError: no candidate, no known input shape, or inputs that do not fit.
+        LoadError, ValidationError: a file that cannot be read.
+        RuntimeUnavailable: a runtime is not installed.
+    """
+    from edge4d.validators.parity import compare_callables, random_inputs
+
+    if not candidates:
+        raise UsageError("parity needs something to compare: REFERENCE and at least one CANDIDATE")
+    paths = list(dict.fromkeys([reference, *candidates]))
+    if factory is not None and all(_has_runtime(path) for path in paths):
+        raise UsageError(f"--factory {factory}: no file here holds weights alone", hint="leave --factory out")
+    with ExitStack() as stack:
+        models = _open_all(paths, input_shapes, factory, trust_pickle, seed, stack)
+        ports = _ports([models[path] for path in paths], input_shapes)
+        if inputs is not None:
+            given = [_read_inputs(inputs, ports)]
+        else:
+            given = [random_inputs(ports, seed + i) for i in range(sets)]
+        for model in models.values():
+            _check_count(model, ports)
+        # The reference runs once, however many candidates there are; a runtime may use its buffers again, so: copies.
+        expected = [copy.deepcopy(_call(models[reference], list(arrays.values()), ports)) for arrays in given]
+        reports = {}
+        for path in candidates:
+            model, replies = models[path], iter(expected)
+            report = compare_callables(
+                lambda *_, replies=replies: next(replies),
+                lambda *arrays, model=model: _call(model, arrays, ports),
+                given,
+                tolerance=tolerance,
+            )
+            notes = tuple(models[p].note for p in dict.fromkeys((reference, path)) if models[p].note)
+            reports[path] = replace(report, notes=report.notes + notes)
+    return reports
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A file that can be called.
+
+    Attributes:
+        path: the file.
+        run: takes logical arrays in the order of `ports`, or by their names when `named`.
+        ports: its inputs.
+        named: whether its inputs have names of their own.
+        note: what a user should know.
+    """
+
+    path: Path
+    run: Callable[..., Any]
+    ports: tuple[Port, ...]
+    named: bool
+    note: str = ""
+
+
+def _open_all(
+    paths: Sequence[Path],
+    shapes: Sequence[tuple[int, ...]],
+    factory: str | None,
+    trust_pickle: bool,
+    seed: int,
+    stack: ExitStack,
+) -> dict[Path, _Model]:
+    """Files of a runtime first: their inputs tell which shapes to give to a model that does not know its own."""
+    models: dict[Path, _Model] = {}
+    for path in sorted(paths, key=lambda path: not _has_runtime(path)):
+        if not path.exists():
+            raise LoadError(f"{path}: no such file", hint="check the path")
+        if _has_runtime(path):
+            from edge4d.artifact import open as open_artifact
+
+            artifact = stack.enter_context(open_artifact(path))
+            models[path] = _Model(path, artifact, tuple(artifact.inputs), named=True)
+        else:
+            known = (port.shape for port in next(iter(models.values())).ports) if models else ()
+            models[path] = _torch_model(path, shapes, tuple(known), factory, trust_pickle, seed)
+    return models
+
+
+def _has_runtime(path: Path) -> bool:
+    from edge4d.exporters import for_path
+
+    try:
+        for_path(path)
+    except UsageError:
+        return False
+    return True
+
+
+def _torch_model(
+    path: Path,
+    shapes: Sequence[tuple[int, ...]],
+    likely: Sequence[tuple[int, ...]],
+    factory: str | None,
+    trust_pickle: bool,
+    seed: int,
+) -> _Model:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    from edge4d.loading.sniff import Format, sniff
+    from edge4d.subject import Subject
+
+    form = sniff(path)
+    if not shapes and form is not Format.PROGRAM and likely and all(size > 0 for shape in likely for size in shape):
+        shapes = likely
+    subject = Subject.of(
+        path,
+        shapes=shapes,
+        # A program or a script needs no factory, and is refused with one that is meant for another of the files.
+        factory=None if form in (Format.PROGRAM, Format.TORCHSCRIPT) else factory,
+        trust_pickle=trust_pickle,
+        seed=seed,
+    )
+    tensors = [x for x in pytree.tree_leaves((subject.args, subject.kwargs)) if isinstance(x, torch.Tensor)]
+    ports = tuple(
+        Port(f"input{i}", tuple(x.shape), tuple(x.shape), str(x.dtype).removeprefix("torch."))
+        for i, x in enumerate(tensors)
+    )
+    said = "" if not subject.notes or shapes is likely else f"{path}: input shapes {'; '.join(subject.notes)}"
+    return _Model(path, subject.reference(), ports, named=False, note=said)
+
+
+def _ports(models: Sequence[_Model], shapes: Sequence[tuple[int, ...]]) -> tuple[Port, ...]:
+    """The inputs that arrays are made for: of the first model that names them, with the shapes that the user gave."""
+    ports = next((model for model in models if model.named), models[0]).ports
+    if not shapes:
+        return ports
+    if len(shapes) != len(ports):
+        names = ", ".join(port.name for port in ports)
+        raise UsageError(f"--input-shape was given {len(shapes)} times, the model has {len(ports)} inputs: {names}")
+    return tuple(replace(port, shape=tuple(shape)) for port, shape in zip(ports, shapes, strict=True))
+
+
+def _check_count(model: _Model, ports: Sequence[Port]) -> None:
+    if len(model.ports) != len(ports):
+        names = ", ".join(port.name for port in model.ports) or "none"
+        raise UsageError(f"{model.path} takes {len(model.ports)} inputs ({names}), another model takes {len(ports)}")
+
+
+def _call(model: _Model, arrays: Sequence[np.ndarray], ports: Sequence[Port]) -> Any:
+    """Run a model on logical arrays made for `ports`; by name where it has these names, else in order."""
+    names = [port.name for port in ports]
+    by_name = model.named and {port.name for port in model.ports} == set(names)
+    try:
+        return model.run(**dict(zip(names, arrays, strict=True))) if by_name else model.run(*arrays)
+    except Edge4dError:
+        raise
+    except Exception as error:  # of torch or of the user's own code, which may raise anything
+        shapes = ", ".join(
+            f"{name} {'x'.join(map(str, array.shape))}" for name, array in zip(names, arrays, strict=True)
+        )
+        raise UsageError(
+            f"{model.path} fails on the inputs {shapes}: {type(error).__name__}: {str(error).strip()[:500]}",
+            hint="check --input-shape (batch first) and --inputs",
+        ) from error
+
+
+def _read_inputs(path: Path, ports: Sequence[Port]) -> dict[str, np.ndarray]:
+    """The arrays of an ``.npz``: by the inputs' names when it has them, else in its own order."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UsageError(f"--inputs {path}: one bare array, expected an .npz", hint="use np.savez")
+            with zipfile.ZipFile(path) as listing:
+                size = sum(entry.file_size for entry in listing.infolist())
+            if size > _SIZE_LIMIT:
+                raise UsageError(f"--inputs {path}: unpacks to {size} bytes, more than {_SIZE_LIMIT}")
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"--inputs {path}: cannot be read as an .npz: {error}", hint="write it with np.savez(path, x=clip)"
+        ) from error
+    names = [port.name for port in ports]
+    if set(names) <= set(arrays):
+        return {name: arrays[name] for name in names}
+    if len(arrays) != len(names):
+        raise UsageError(
+            f"--inputs {path}: holds {', '.join(arrays) or 'nothing'}; the model's inputs are {', '.join(names)}",
+            hint="name the arrays after the inputs: np.savez(path, x=clip)",
+        )
+    return dict(zip(names, arrays.values(), strict=True))

@@ -1,0 +1,360 @@
+"""What can be proven about the rank of every value: ONNX shape inference, and what it leaves open.
+
+The model is copied without weights and claims, functions are inlined, and ONNX infers. What stays unknown is tried by
+`rank_rules`, and inference continues from there until nothing new is learnt. Loops are proven by induction: the rank
+of a carried value is assumed to be that of its initial value, and the assumption is withdrawn, with all that followed
+from it, unless the body gives the same rank back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edge4d.validators.inventory import FunctionId, Inventory, callee, normal_domain
+from edge4d.validators.rank_rules import infer_ranks
+from edge4d.validators.slimming import number_of, result_of, slim_function_call, slim_model
+from edge4d.validators.values import Value, element_type, ranked_type, type_of_initializer
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Inferred", "Occurrence", "infer"]
+
+_Place = tuple[int | str, ...]
+"""Where a node stands in a copy: (node, attribute, graph, node, …). Inference never reorders."""
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """A node of the file as it is met: once, or for a node of a function once for each call.
+
+    Attributes:
+        site: the number of the node in the `Inventory`.
+        node: the node with the attributes of this call.
+        inputs: what is known about its inputs, in order; a missing optional one has the name ``""``.
+        outputs: the same for its outputs.
+        formals: of its subgraphs' inputs, by (attribute name, number within the attribute).
+    """
+
+    site: int
+    node: onnx.NodeProto
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    formals: Mapping[tuple[str, int], tuple[Value, ...]]
+
+
+@dataclass
+class Inferred:
+    """All that was learnt.
+
+    Attributes:
+        occurrences: every node of the model at least once, except calls of local functions that were inlined.
+        results: of calls of local functions, by (number of the call, which output), each time the call is met.
+        problems: what ONNX itself said when a step failed as a whole.
+    """
+
+    occurrences: list[Occurrence] = field(default_factory=list)
+    results: dict[tuple[int, int], list[Value]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def infer(inventory: Inventory) -> Inferred:
+    """Infer the whole model, then each function that nothing calls, with inputs of unknown rank."""
+    run = _Run(inventory)
+    results = [run.analyse(slim_model(inventory))]
+    waiting = set(results[0].calls) | {run.call(name, (), {}) for name in inventory.callers_of_nothing()}
+    seen = set(waiting)
+    while waiting:
+        results.append(run.results[waiting.pop()])
+        fresh = results[-1].calls - seen
+        waiting |= fresh
+        seen |= fresh
+    inferred = Inferred(problems=run.problems)
+    for result in results:
+        inferred.occurrences += result.occurrences
+        for place, value in result.results:
+            inferred.results.setdefault(place, []).append(value)
+    return inferred
+
+
+_Call = tuple[FunctionId, tuple[bytes, ...], tuple[bytes, ...]]
+"""A function, the types of its inputs and its attributes: calls that agree in these give the same result."""
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Of one model or call: its nodes, results of its inlined calls, types of its outputs, and calls it makes."""
+
+    occurrences: list[Occurrence]
+    results: list[tuple[tuple[int, int], Value]]
+    types: list[onnx.TypeProto | None]
+    calls: frozenset[_Call]
+
+
+class _Run:
+    """The state of one inference: function calls that were analysed already, and what went wrong."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.inventory = inventory
+        self.problems: list[str] = []
+        self.results: dict[_Call, _Result] = {}
+
+    def analyse(self, slim: onnx.ModelProto) -> _Result:
+        """Analyse one model; assumptions that fail are withdrawn together with all that followed from them."""
+        base = self._inlined(slim)
+        rejected: set[_Place] = set()
+        while True:
+            sweep = self._converged(base, rejected)
+            failed = sweep.unproven()
+            if not failed:
+                break
+            rejected |= failed
+        types = [sweep.names[v.name].type if v.name in sweep.names else None for v in sweep.model.graph.output]
+        return _Result(sweep.occurrences, sweep.results, types, frozenset(sweep.calls))
+
+    def call(
+        self, name: FunctionId, types: tuple[onnx.TypeProto | None, ...], attributes: Mapping[str, onnx.AttributeProto]
+    ) -> _Call:
+        """Analyse a call that was not inlined: its function is written in another version of the operator set."""
+        key = (
+            name,
+            tuple(b"" if t is None else t.SerializeToString(deterministic=True) for t in types),
+            tuple(sorted(a.SerializeToString(deterministic=True) for a in attributes.values())),
+        )
+        if key not in self.results:
+            slim = slim_function_call(self.inventory, self.inventory.functions[name], types, attributes)
+            self.results[key] = self.analyse(slim)
+        return key
+
+    def _inlined(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        from onnx import inliner
+
+        if not model.functions:
+            return model
+        try:
+            inlined: onnx.ModelProto = inliner.inline_local_functions(model)
+        except Exception as error:  # the C++ side raises types of its own, and RuntimeError
+            self.problems.append(f"inlining the local functions failed: {_one_line(error)}")
+            return model
+        return inlined
+
+    def _converged(self, base: onnx.ModelProto, rejected: set[_Place]) -> _Sweep:
+        """Alternate ONNX inference and `rank_rules` until neither learns anything."""
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(base)
+        del model.functions[:]  # the calls left are analysed by `call`, in their own operator set
+        written: set[tuple[_Place, str]] = set()
+        while True:
+            model = self._onnx_inference(model)
+            sweep = _Sweep(self, model, rejected, written)
+            sweep.graph(model.graph, {}, {}, ())
+            if not sweep.learnt:
+                return sweep
+
+    def _onnx_inference(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        from onnx import shape_inference
+
+        try:
+            inferred: onnx.ModelProto = shape_inference.infer_shapes(model, data_prop=True)
+        except Exception as error:  # the C++ side raises types of its own, and RuntimeError
+            problem = f"ONNX shape inference failed: {_one_line(error)}"
+            if problem not in self.problems:
+                self.problems.append(problem)
+            return model
+        return inferred
+
+
+class _Sweep:
+    """One walk over an inferred copy: collects what is known, and writes what `rank_rules` adds into the copy."""
+
+    def __init__(
+        self, run: _Run, model: onnx.ModelProto, rejected: set[_Place], written: set[tuple[_Place, str]]
+    ) -> None:
+        self.run = run
+        self.model = model
+        self.rejected = rejected
+        self.written = written  # by this and earlier walks; what ONNX then ignores must not count as learnt again
+        self.calls: set[_Call] = set()
+        self.learnt = False
+        self.occurrences: list[Occurrence] = []
+        self.results: list[tuple[tuple[int, int], Value]] = []
+        self.names: dict[str, Value] = {}
+        self._guesses: dict[_Place, tuple[int, Value]] = {}
+        self._opset = {normal_domain(entry.domain): entry.version for entry in model.opset_import}
+
+    def graph(
+        self,
+        graph: onnx.GraphProto,
+        outer: Mapping[str, Value],
+        outer_data: Mapping[str, onnx.TensorProto],
+        place: _Place,
+    ) -> dict[str, Value]:
+        """Walk one graph; names of the outer scope are visible in it."""
+        data = {**outer_data, **_small_weights(graph)}
+        names = {**outer}
+        for name, type_proto in _stated_types(graph):
+            value = Value(name, type_proto, data.get(name))
+            if value.settled or name not in names:
+                names[name] = value
+        if not place:
+            self.names = names
+        for i, node in enumerate(graph.node):
+            inputs = tuple(names.get(name, Value(name)) for name in node.input)
+            inner = dict(self._subgraphs(node, inputs, names, data, (*place, i)))
+            self._learn(graph, node, inputs, inner, names, (*place, i))
+            if (constant := _constant(node)) is not None:
+                data[node.output[0]] = constant
+                value = names.get(node.output[0], Value(node.output[0]))
+                names[node.output[0]] = Value(value.name, value.type, constant)
+            outputs = tuple(names.get(name, Value(name)) for name in node.output)
+            if (call := result_of(node)) is not None:
+                self.results.append((call, outputs[0]))
+            if (site := number_of(node)) is not None:
+                formals = {
+                    key: tuple(values[formal.name] for formal in body.input) for key, (body, values) in inner.items()
+                }
+                self.occurrences.append(Occurrence(site, node, inputs, outputs, formals))
+        return names
+
+    def unproven(self) -> set[_Place]:
+        """The assumptions about carried values of loops that the loop's own body does not confirm."""
+        return {place for place, (rank, given_back) in self._guesses.items() if given_back.rank != rank}
+
+    def _subgraphs(
+        self,
+        node: onnx.NodeProto,
+        inputs: tuple[Value, ...],
+        names: Mapping[str, Value],
+        data: Mapping[str, onnx.TensorProto],
+        place: _Place,
+    ) -> Iterator[tuple[tuple[str, int], tuple[onnx.GraphProto, dict[str, Value]]]]:
+        loop = node.op_type == "Loop" and not normal_domain(node.domain)
+        for attribute in node.attribute:
+            for i, graph in enumerate([attribute.g] if attribute.HasField("g") else attribute.graphs):
+                here = (*place, attribute.name, i)
+                if loop:
+                    self._assume(graph, inputs, here)
+                values = self.graph(graph, names, data, here)
+                if loop:
+                    self._compare(graph, inputs, values, here)
+                yield (attribute.name, i), (graph, values)
+
+    def _assume(self, body: onnx.GraphProto, inputs: tuple[Value, ...], place: _Place) -> None:
+        """Give a loop's body the ranks it starts with: a scalar counter, a scalar condition, the initial values."""
+        for i, formal in enumerate(body.input):
+            value = Value(formal.name, formal.type)
+            if value.rank is not None or (*place, i) in self.rejected:
+                continue
+            initial = inputs[i] if i < len(inputs) else Value("")
+            rank = 0 if i == 0 or (i == 1 and not initial.name) else initial.rank
+            if rank is not None:
+                elem = (7, 9)[i] if i < 2 else element_type(initial.type)  # int64 counter, bool condition
+                formal.type.CopyFrom(ranked_type(rank, elem))
+                if (place, formal.name) not in self.written:
+                    self.written.add((place, formal.name))
+                    self.learnt = True
+
+    def _compare(
+        self, body: onnx.GraphProto, inputs: tuple[Value, ...], values: Mapping[str, Value], place: _Place
+    ) -> None:
+        """Remember what the body gives back for each value that it carries; ONNX fixes the counter's rank."""
+        for i, formal in enumerate(body.input):
+            rank = values[formal.name].rank
+            if i > 0 and rank is not None and i - 1 < len(body.output):
+                name = body.output[i - 1].name
+                carried = (*place, i)
+                self._guesses[carried] = (rank, values.get(name, Value(name)))
+
+    def _learn(
+        self,
+        graph: onnx.GraphProto,
+        node: onnx.NodeProto,
+        inputs: tuple[Value, ...],
+        inner: Mapping[tuple[str, int], tuple[onnx.GraphProto, dict[str, Value]]],
+        names: dict[str, Value],
+        place: _Place,
+    ) -> None:
+        """Where ONNX left an output open, ask the function that is called, or the rules of rank."""
+        key = callee(node)
+        types: list[onnx.TypeProto | None]
+        if key in self.run.inventory.functions:
+            attributes = {attribute.name: attribute for attribute in node.attribute}
+            call = self.run.call(key, tuple(value.type for value in inputs), attributes)
+            self.calls.add(call)
+            types = self.run.results[call].types
+        elif all(not name or names.get(name, Value(name)).settled for name in node.output):
+            return
+        else:
+            bodies = {
+                name: [values.get(v.name, Value(v.name)) for v in body.output]
+                for (name, _), (body, values) in inner.items()
+            }
+            ranks = infer_ranks(node, inputs, bodies, self._opset.get("", 0))
+            elem = element_type(next((v.type for v in inputs if v.type is not None), None))
+            types = [None if rank is None else ranked_type(rank, elem) for rank in ranks]
+        for name, type_proto in zip(node.output, types, strict=False):
+            if not name or type_proto is None or names.get(name, Value(name)).settled:
+                continue
+            if Value(name, type_proto).settled:
+                names[name] = Value(name, type_proto)
+                if (place, name) not in self.written:
+                    self.written.add((place, name))
+                    _write(graph, name, type_proto)
+                    self.learnt = True
+
+
+def _stated_types(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TypeProto]]:
+    """Names and types that a graph of a copy holds: what ONNX inferred, and weights; the surest last."""
+    for entry in (*graph.value_info, *graph.output, *graph.input):
+        if entry.type.WhichOneof("value") is not None:
+            yield entry.name, entry.type
+    yield from type_of_initializer(graph).items()
+
+
+def _small_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    from onnx import TensorProto
+
+    return {t.name: t for t in graph.initializer if t.data_location != TensorProto.EXTERNAL}
+
+
+def _write(graph: onnx.GraphProto, name: str, type_proto: onnx.TypeProto) -> None:
+    """Put a fact where ONNX inference looks for it."""
+    for entry in (*graph.output, *graph.value_info):
+        if entry.name == name:
+            entry.type.CopyFrom(type_proto)
+            return
+    graph.value_info.add(name=name).type.CopyFrom(type_proto)
+
+
+def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """The tensor of a Constant node, whichever attribute holds it; None when it is large or in another file."""
+    from onnx import TensorProto
+
+    if node.op_type != "Constant" or normal_domain(node.domain) or len(node.output) != 1:
+        return None
+    for attribute in node.attribute:
+        if attribute.name == "value" and attribute.t.data_location != TensorProto.EXTERNAL:
+            tensor: onnx.TensorProto = attribute.t
+            return tensor
+        if attribute.name == "value_int":
+            return _tensor(TensorProto.INT64, [], [attribute.i])
+        if attribute.name == "value_ints":
+            return _tensor(TensorProto.INT64, [len(attribute.ints)], attribute.ints)
+        if attribute.name == "value_floats":
+            return _tensor(TensorProto.FLOAT, [len(attribute.floats)], attribute.floats)
+    return None
+
+
+def _tensor(elem: int, dims: Sequence[int], numbers: Sequence[float]) -> onnx.TensorProto:
+    from onnx import helper
+
+    made: onnx.TensorProto = helper.make_tensor("", elem, dims, numbers)
+    return made
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,72 @@
+"""Which layer and which line of the source a node comes from, as far as its exporter wrote it down."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["source_of"]
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_TORCH = ("/torch/nn/", "/torch/_", "/site-packages/torch/", "/dist-packages/torch/")
+
+
+def source_of(node: onnx.NodeProto) -> tuple[str | None, str | None]:
+    """``("layer1.0.conv1", "model.py:42")``; None for what is not known.
+
+    Read from edge4d's own metadata, else from that of torch.onnx (dynamo), else from the node names that torch's
+    TorchScript exporter gives (``/layer1/layer1.0/conv1/Conv``).
+    """
+    notes = {entry.key: entry.value for entry in node.metadata_props}
+    layer = notes.get("edge4d.layer") or _scope(notes.get("pkg.torch.onnx.name_scopes", ""))
+    layer = layer or _namespace(notes.get("namespace", "")) or _path_in_name(node.name)
+    line = notes.get("edge4d.line") or _user_frame(notes.get("pkg.torch.onnx.stack_trace", ""))
+    return layer or None, line or None
+
+
+def _scope(text: str) -> str:
+    """Of ``['', 'layer1', 'layer1.0.conv1', 'conv3d']`` the last but one: the last is the operator."""
+    try:
+        scopes = ast.literal_eval(text) if text else []
+    except (
+        ValueError,
+        SyntaxError,
+        MemoryError,
+        RecursionError,
+    ):  # another program's metadata: anything may stand there
+        return ""
+    if not isinstance(scopes, list) or len(scopes) < 2 or not isinstance(scopes[-2], str):
+        return ""
+    return scopes[-2]
+
+
+def _namespace(text: str) -> str:
+    """Of ``: net.Net/layer1.0.conv1: torch.nn.Conv3d/conv3d: aten.conv3d.default`` the last but one name."""
+    names = [part.split(":")[0] for part in text.split("/")]
+    return names[-2] if len(names) > 1 else ""
+
+
+def _path_in_name(name: str) -> str:
+    """The modules in ``/layer1/layer1.0/conv1/Conv``, each after the first without the repeated prefix."""
+    parts = name.split("/")[1:-1] if name.startswith("/") else []
+    path = ""
+    for part in parts:
+        path = part if not path or part.startswith(f"{path}.") else f"{path}.{part}"
+    return path
+
+
+def _user_frame(trace: str) -> str:
+    """The innermost frame outside torch itself, with the path as a reader knows it."""
+    frames = [(path.replace("\\", "/"), line) for path, line in _FRAME.findall(trace)]
+    own = [frame for frame in frames if not any(mark in frame[0] for mark in _TORCH)]
+    if not own:
+        return ""
+    path, line = own[-1]
+    for anchor in (f"{Path.cwd().as_posix()}/", "/site-packages/", "/dist-packages/"):
+        path = path.split(anchor)[-1]
+    return f"{path}:{line}"

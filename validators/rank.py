@@ -1,0 +1,331 @@
+"""The gate: nothing in an ONNX file has more than four axes, no operator works on three spatial axes.
+
+Graph inputs and outputs, results of nodes, weights, tensor attributes, subgraphs and local functions at any depth are
+looked at. A rank that cannot be proven is a finding, and what the file claims about itself proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from edge4d.validators.findings import CODES, Finding, Report, Shape, Where, finding, shape_text
+from edge4d.validators.inference import Inferred, Occurrence, infer
+from edge4d.validators.inventory import Inventory, Scope, Site, callee, normal_domain, take_inventory
+from edge4d.validators.provenance import source_of
+from edge4d.validators.reading import read_model
+from edge4d.validators.structure import structure_findings
+from edge4d.validators.three_axis import three_axis_reason
+from edge4d.validators.values import Value, rank_of, type_of_initializer
+
+from edge4d.errors import UsageError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["check_rank"]
+
+
+def check_rank(model: onnx.ModelProto | bytes | str | os.PathLike[str], max_rank: int = 4) -> Report:
+    """Prove that no value of a model has more than `max_rank` axes.
+
+    Args:
+        model: a path, the bytes of a file or a model in memory, which is not changed. External weights are not read.
+        max_rank: the limit. Operators on three spatial axes are findings only while it is at most 4, for at 5 and more
+            they are what the target takes.
+
+    Returns:
+        The report; `Report.ok` says whether the promise holds.
+
+    Raises:
+        ValidationError: a file that is missing, broken or no ONNX model.
+        UsageError: a limit below 1.
+    """
+    if max_rank < 1:
+        raise UsageError(f"max_rank is {max_rank}, expected at least 1", hint="most devices take 4: --max-rank 4")
+    path = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
+    proto = read_model(model)
+    inventory = take_inventory(proto, path or "the model")
+    facts = Facts(inventory, infer(inventory), max_rank)
+    found: dict[tuple[str | None, ...], Finding] = {}
+    for rule in RULES:
+        for item in rule(facts):
+            # A function is met once for each call; of findings at one place the worst, which comes first, is kept.
+            found.setdefault((item.code, item.where.graph, item.where.node, item.where.value, item.where.op), item)
+    order = list(CODES)
+    findings = tuple(sorted(found.values(), key=lambda item: order.index(item.code)))
+    return Report(
+        findings=findings,
+        checked=facts.checked,
+        versions=_versions(),
+        settings={"max_rank": max_rank},
+        path=path,
+        highest_rank=facts.highest_rank,
+    )
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules look at.
+
+    Attributes:
+        inventory: the model taken apart.
+        inferred: what is known about its values.
+        max_rank: the limit.
+    """
+
+    inventory: Inventory
+    inferred: Inferred
+    max_rank: int
+
+    @cached_property
+    def at(self) -> dict[int, list[Occurrence]]:
+        """What each node was met as, by its number; the worst (unknown outputs, then high ranks) first."""
+        met: dict[int, list[Occurrence]] = {}
+        for one in self.inferred.occurrences:
+            met.setdefault(one.site, []).append(one)
+        return met
+
+    def results(self, site: Site, i: int) -> list[Value]:
+        """What is known about an output of a node, each time it is met; one unknown value if it never was."""
+        name = site.node.output[i]
+        if callee(site.node) in self.inventory.functions:
+            return self.inferred.results.get((site.index, i)) or [Value(name)]
+        return [one.outputs[i] for one in self.at.get(site.index, ())] or [Value(name)]
+
+    def formals(self, scope: Scope, i: int) -> list[Value]:
+        """What is known about an input of the main graph, of a subgraph or of a function."""
+        name = scope.input_names[i]
+        if scope is self.inventory.main:
+            entry = self.inventory.model.graph.input[i]
+            return [Value(name, entry.type)]
+        if scope.owner is not None:
+            site, key = scope.owner
+            return [one.formals[key][i] for one in self.at.get(site.index, ())] or [Value(name)]
+        return []  # an input of a function is a value of its caller, and looked at there
+
+    @cached_property
+    def values(self) -> list[tuple[Site | Scope, str, list[Value], str]]:
+        """Every value that is no weight: (its node or its scope, its name, what is known, what it is)."""
+        found: list[tuple[Site | Scope, str, list[Value], str]] = []
+        for scope in self.inventory.scopes:
+            kind = "graph input" if scope is self.inventory.main else "subgraph input"
+            weights = {tensor.name for tensor in scope.graph.initializer} if scope.graph is not None else set()
+            for i, name in enumerate(scope.input_names):
+                if name not in weights and (met := self.formals(scope, i)):
+                    found.append((scope, name, met, kind))
+            for site in scope.sites:
+                for i, name in enumerate(site.node.output):
+                    if name:
+                        found.append((site, name, self.results(site, i), "value"))
+        for key in self.inventory.callers_of_nothing():
+            scope = self.inventory.functions[key]
+            found += [
+                (scope, name, [Value(name)], "input of a function that nothing calls") for name in scope.input_names
+            ]
+        return found
+
+    @cached_property
+    def tensors(self) -> list[tuple[Site | Scope, str, Shape, str]]:
+        """Every weight and tensor attribute: (its node or its scope, its name, its sizes, what it is)."""
+        found: list[tuple[Site | Scope, str, Shape, str]] = []
+        for scope in self.inventory.scopes:
+            if (graph := scope.graph) is not None:
+                found += [(scope, t.name, tuple(t.dims), "initializer") for t in graph.initializer]
+                found += [(scope, s.values.name, tuple(s.dims), "sparse initializer") for s in graph.sparse_initializer]
+            for site in scope.sites:
+                # What a Constant holds is its result, which is looked at as such.
+                if site.op != "Constant":
+                    found += [(site, a, dims, "tensor attribute") for a, dims in _tensors(site.node.attribute)]
+        for scope in self.inventory.functions.values():
+            defaults = getattr(scope.body, "attribute_proto", ())
+            found += [(scope, a, dims, "default of attribute") for a, dims in _tensors(defaults)]
+        return found
+
+    @cached_property
+    def checked(self) -> dict[str, int]:
+        """How many of each thing were looked at."""
+        weights = sum("initializer" in kind for *_, kind in self.tensors)
+        return {
+            "graphs": len(self.inventory.scopes) - len(self.inventory.functions),
+            "functions": len(self.inventory.functions),
+            "nodes": len(self.inventory.sites),
+            "values": len(self.values),
+            "initializers": weights,
+            "attributes": len(self.tensors) - weights,
+        }
+
+    @cached_property
+    def highest_rank(self) -> int | None:
+        """The greatest rank seen anywhere; None when none is known."""
+        ranks = [len(shape) for _, _, shape, _ in self.tensors]
+        ranks += [value.rank for _, _, met, _ in self.values for value in met if value.rank is not None]
+        return max(ranks, default=None)
+
+
+def _tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[tuple[str, Shape]]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.name, tuple(attribute.t.dims)
+        if attribute.HasField("sparse_tensor"):
+            yield attribute.name, tuple(attribute.sparse_tensor.dims)
+        for many in (attribute.tensors, attribute.sparse_tensors):
+            yield from ((attribute.name, tuple(tensor.dims)) for tensor in many)
+
+
+def _where(home: Site | Scope, value: str | None = None, shape: Shape | None = None) -> Where:
+    if isinstance(home, Scope):
+        return Where(home.path, value=value, shape=shape)
+    layer, line = source_of(home.node)
+    return Where(home.scope.path, home.label, home.op, value, shape, layer, line)
+
+
+def _over_limit(facts: Facts) -> Iterator[Finding]:
+    """E4D001."""
+    for home, name, met, kind in facts.values:
+        worst = max((value for value in met if value.rank is not None), key=lambda v: v.rank or 0, default=None)
+        if worst is not None and worst.shape is not None and len(worst.shape) > facts.max_rank:
+            yield _too_many(home, name, worst.shape, kind, facts.max_rank)
+    for home, name, shape, kind in facts.tensors:
+        if len(shape) > facts.max_rank:
+            yield _too_many(home, name, shape, kind, facts.max_rank)
+
+
+def _too_many(home: Site | Scope, name: str, shape: Shape, kind: str, limit: int) -> Finding:
+    message = f"{kind} {name!r} has {len(shape)} axes, {shape_text(shape)}, expected at most {limit}"
+    return finding("E4D001", message, _where(home, name, shape))
+
+
+def _unknown(facts: Facts) -> Iterator[Finding]:
+    """E4D002: causes first, then what only follows from them."""
+    open_names = {(id(_scope_of(home)), name) for home, name, met, _ in facts.values if _is_open(met)}
+    consequences = []
+    for home, name, met, kind in facts.values:
+        if not _is_open(met):
+            continue
+        cause = _open_input(home, open_names) if isinstance(home, Site) else None
+        if cause is not None:
+            message = f"the rank of {name!r} is unknown, since that of {cause!r} is"
+            consequences.append(finding("E4D002", message, _where(home, name)))
+            continue
+        declared = _declared(_scope_of(home)).get(name)
+        claim = "" if declared is None else f"; the file says {declared} axes, which nothing in the graph confirms"
+        what = f"{kind} {name!r}" if kind != "value" else f"{name!r}"
+        said = f" ({'; '.join(facts.inferred.problems)})" if facts.inferred.problems else ""
+        yield finding("E4D002", f"the rank of {what} is unknown: {_why(facts, home)}{claim}{said}", _where(home, name))
+    yield from consequences
+
+
+def _is_open(met: list[Value]) -> bool:
+    return any(not value.settled for value in met)
+
+
+def _scope_of(home: Site | Scope) -> Scope:
+    return home.scope if isinstance(home, Site) else home
+
+
+def _open_input(site: Site, open_names: set[tuple[int, str]]) -> str | None:
+    """An input of a node, its own or of an outer scope, whose rank is unknown too."""
+    for name in site.node.input:
+        scope: Scope | None = site.scope
+        while scope is not None:
+            if (id(scope), name) in open_names:
+                return str(name)
+            scope = scope.parent
+    return None
+
+
+def _why(facts: Facts, home: Site | Scope) -> str:
+    if isinstance(home, Scope):
+        return "it has no shape"
+    if callee(home.node) in facts.inventory.functions:
+        return "that of the function's result is"
+    if home.node.op_type in ("If", "Loop", "Scan") and not normal_domain(home.node.domain):
+        return "its subgraphs do not agree on one rank, or do not tell it"
+    from onnx import defs
+
+    domain = normal_domain(home.node.domain)
+    if not defs.has(home.node.op_type, domain):
+        return f"{home.op} is no operator of ONNX, and edge4d has no rule for it"
+    return f"shape inference of {home.op} does not tell it"
+
+
+def _three_axes(facts: Facts) -> Iterator[Finding]:
+    """E4D003, only where the target itself stops at four axes."""
+    if facts.max_rank > 4:
+        return
+    for site in facts.inventory.sites:
+        if callee(site.node) in facts.inventory.functions:
+            continue
+        met = facts.at.get(site.index) or [Occurrence(site.index, site.node, (), (), {})]
+        for one in met:
+            reason = three_axis_reason(one.node, one.inputs)
+            if reason is not None:
+                name = next(iter(site.node.output), None)
+                shape = one.outputs[0].shape if one.outputs else None
+                result = "" if shape is None else f", result {name!r} {shape_text(shape)}"
+                yield finding("E4D003", f"works on three spatial axes: {reason}{result}", _where(site, name, shape))
+                break
+
+
+def _contradictions(facts: Facts) -> Iterator[Finding]:
+    """E4D005: what the file declares against what the graph gives."""
+    known: dict[int, dict[str, tuple[Site | Scope, list[Value]]]] = {}
+    for home, name, met, _ in facts.values:
+        known.setdefault(id(_scope_of(home)), {}).setdefault(name, (home, met))
+    for scope in facts.inventory.scopes:
+        here = known.get(id(scope), {})
+        if scope.graph is not None:
+            for name, type_proto in type_of_initializer(scope.graph).items():
+                here[name] = (scope, [Value(name, type_proto)])
+        for name, declared in _declared(scope).items():
+            home, met = here.get(name, (scope, []))
+            other = next((v for v in met if v.shape is not None and len(v.shape) != declared), None)
+            if other is not None and other.shape is not None:
+                message = (
+                    f"the file declares {name!r} with {declared} axes, the graph gives {len(other.shape)}, "
+                    f"{shape_text(other.shape)}"
+                )
+                yield finding("E4D005", message, _where(home, name, other.shape))
+
+
+def _declared(scope: Scope) -> dict[str, int]:
+    """How many axes the file says that values have, by name."""
+    body = scope.body
+    entries = list(body.value_info)
+    if (graph := scope.graph) is not None:
+        entries += [*graph.input, *graph.output]
+    ranks = ((entry.name, rank_of(entry.type)) for entry in entries)
+    return {name: rank for name, rank in ranks if rank is not None}
+
+
+def _nothing(facts: Facts) -> Iterator[Finding]:
+    """E4D004."""
+    if facts.checked["values"] + facts.checked["initializers"] == 0:
+        yield finding("E4D004", "the graph has no inputs, no nodes and no weights", _where(facts.inventory.main))
+
+
+def _structure(facts: Facts) -> Iterator[Finding]:
+    """E4D006, E4D007."""
+    return structure_findings(facts.inventory, _where)
+
+
+RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    _structure,
+    _nothing,
+    _three_axes,
+    _over_limit,
+    _contradictions,
+    _unknown,
+)
+
+
+def _versions() -> dict[str, str]:
+    import onnx
+
+    from edge4d._version import __version__
+
+    return {"edge4d": __version__, "onnx": onnx.__version__}

@@ -1,0 +1,127 @@
+"""Operators that work on three spatial axes, recognised by their attributes and by the ranks of what they work on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from edge4d.validators.values import Value
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["three_axis_reason"]
+
+# What else an operator's name may carry in the domains of runtimes: FusedConv, NhwcMaxPool, QLinearGlobalAveragePool.
+_BASE = re.compile(
+    r"(?:Fused|Nhwc|Nchw|QLinear|Dynamic|Quantized|Int8|QOrdered)*"
+    r"(Conv|ConvTranspose|ConvInteger|MaxPool|AveragePool|LpPool|MaxUnpool|GlobalMaxPool|GlobalAveragePool|GlobalLpPool"
+    r"|Resize|Upsample|GridSample|AffineGrid|InstanceNormalization|GroupNormalization|GroupNorm|DeformConv|Col2Im"
+    r"|MaxRoiPool|RoiAlign)(?:WithDynamicPads|Integer|Add|Relu)*"
+)
+_SAYS_3D = re.compile(r"(?:conv|pool|norm|resize|upsample|deconv)[a-z_]*3d", re.IGNORECASE)
+
+# Attributes that list one number an axis, and for ``pads`` two.
+_PER_AXIS = {
+    "kernel_shape": 1,
+    "strides": 1,
+    "dilations": 1,
+    "output_shape": 1,
+    "output_padding": 1,
+    "output_pads": 1,
+    "pads": 2,
+}
+_WITH_WINDOW = frozenset(
+    [
+        "Conv",
+        "ConvTranspose",
+        "ConvInteger",
+        "MaxPool",
+        "AveragePool",
+        "LpPool",
+        "MaxUnpool",
+        "DeformConv",
+        "Col2Im",
+        "MaxRoiPool",
+    ]
+)
+
+# Which inputs carry N C and the spatial axes: for the others of _BASE the first.
+_RANKED_INPUTS: Mapping[str, tuple[int, ...]] = {
+    "Conv": (0, 1),
+    "ConvTranspose": (0, 1),
+    "ConvInteger": (0, 1),
+    "DeformConv": (0, 1, 2),
+    "AffineGrid": (),
+    "Col2Im": (),
+    "GridSample": (0, 1),
+}
+_LENGTHS: Mapping[str, tuple[tuple[int, int, str], ...]] = {
+    # (input, length from which on there are three axes, what it lists)
+    "Col2Im": ((1, 3, "image_shape"), (2, 3, "block_shape")),
+    "AffineGrid": ((1, 5, "size"),),
+}
+
+
+def three_axis_reason(node: onnx.NodeProto, inputs: Sequence[Value]) -> str | None:
+    """Why an operator works on three (or more) spatial axes, e.g. ``kernel_shape has 3 entries``; None if it does not.
+
+    Args:
+        node: with the attributes of its call.
+        inputs: what is known about its inputs.
+    """
+    if _SAYS_3D.search(node.op_type):
+        return f"{node.op_type} is a 3-D operator"
+    match = _BASE.fullmatch(node.op_type)
+    if match is None:
+        return None
+    base = match[1]
+    if base in _WITH_WINDOW:
+        lengths = {attribute.name: len(attribute.ints) for attribute in node.attribute}
+        for name, per_axis in _PER_AXIS.items():
+            if lengths.get(name, 0) >= 3 * per_axis:
+                return f"{name} has {lengths[name]} entries, expected at most {2 * per_axis}"
+    for i in _ranked_inputs(node.op_type, base):
+        value = inputs[i] if i < len(inputs) else None
+        if value is not None and value.rank is not None and value.rank >= 5:
+            return f"input {value.name!r} has {value.rank} axes, expected at most 4"
+    for i, limit, what in _LENGTHS.get(base, ()):
+        length = inputs[i].length if i < len(inputs) else None
+        if length is not None and length >= limit:
+            return f"{what} has {length} entries, expected at most {limit - 1}"
+    return _resized_axes(node, inputs) if base in ("Resize", "Upsample") else None
+
+
+def _ranked_inputs(op: str, base: str) -> tuple[int, ...]:
+    if op.startswith("QLinear") and base == "Conv":
+        return (0, 3)  # x, its scale and zero point, then w
+    return _RANKED_INPUTS.get(base, (0,))
+
+
+def _resized_axes(node: onnx.NodeProto, inputs: Sequence[Value]) -> str | None:
+    """A Resize of rank 4 may still change three axes at once, though none of its values has rank 5."""
+    legacy = node.op_type == "Upsample" or len(inputs) == 2  # x and scales; since opset 11 x, roi, scales, sizes
+    scales = _numbers(inputs, 1 if legacy else 2)
+    scales = scales or [factor for a in node.attribute if a.name == "scales" for factor in a.floats]
+    changed = sum(scale != 1 for scale in scales)
+    shape, sizes = (inputs[0].shape if inputs else None), _numbers(inputs, 3)
+    if shape is not None and sizes:
+        axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), list(range(len(shape))))
+        for axis, size in zip(axes, sizes, strict=False):
+            before = shape[axis] if -len(shape) <= axis < len(shape) else None
+            changed += isinstance(before, int) and before != size
+    return f"it changes the size of {changed} axes, expected at most 2" if changed >= 3 else None
+
+
+def _numbers(inputs: Sequence[Value], i: int) -> list[float]:
+    """The numbers of a small constant input, none when it is missing or not constant."""
+    from onnx import numpy_helper
+
+    data = inputs[i].data if i < len(inputs) else None
+    if data is None:
+        return []
+    try:
+        return [float(number) for number in numpy_helper.to_array(data).ravel()]
+    except (ValueError, TypeError):  # bytes that do not fit the tensor's own shape: inference can tell nothing either
+        return []

@@ -1,0 +1,115 @@
+"""What is known about one value of a graph, read from ONNX types."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+    from edge4d.validators.findings import Shape
+
+__all__ = ["Value", "element_type", "ranked_type", "rank_of", "shape_of", "type_of_initializer"]
+
+_MADE_UP = re.compile(r"unk__\d+")  # what ONNX shape inference calls a size that it cannot tell
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value by name.
+
+    Attributes:
+        name: in its graph; empty for an optional input or output that is not there.
+        type: the ONNX type, with as much of the shape as is known; None when not even the kind is.
+        data: the numbers, for a small constant.
+    """
+
+    name: str
+    type: onnx.TypeProto | None = None
+    data: onnx.TensorProto | None = None
+
+    @cached_property
+    def shape(self) -> Shape | None:
+        """Sizes; of the elements for a sequence or an optional. None when the rank is unknown or there is none."""
+        return shape_of(self.type)
+
+    @property
+    def rank(self) -> int | None:
+        """Number of axes, None as in `shape`."""
+        return None if self.shape is None else len(self.shape)
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing left to find out about the rank."""
+        return self.shape is not None or _tensor_type(self.type) == "map"
+
+    @property
+    def length(self) -> int | None:
+        """Number of elements of a 1-D value such as a list of axes, None when it is not known."""
+        if self.shape is None or len(self.shape) != 1:
+            return None
+        return self.shape[0] if isinstance(self.shape[0], int) else None
+
+
+def _tensor_type(type_proto: onnx.TypeProto | None) -> onnx.TypeProto.Tensor | str | None:
+    """The tensor inside any number of sequences and optionals; ``"map"`` for a map, which has no rank."""
+    while type_proto is not None:
+        kind = type_proto.WhichOneof("value")
+        if kind == "tensor_type":
+            return type_proto.tensor_type
+        if kind == "sparse_tensor_type":
+            return type_proto.sparse_tensor_type  # the same fields
+        if kind == "map_type":
+            return "map"
+        if kind not in ("sequence_type", "optional_type"):
+            return None
+        type_proto = getattr(type_proto, kind).elem_type
+    return None
+
+
+def shape_of(type_proto: onnx.TypeProto | None) -> Shape | None:
+    """The sizes that a type states; None when it states none."""
+    tensor = _tensor_type(type_proto)
+    if tensor is None or isinstance(tensor, str) or not tensor.HasField("shape"):
+        return None
+    return tuple(_size(dim) for dim in tensor.shape.dim)
+
+
+def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
+    if dim.HasField("dim_value"):
+        # Some exporters write an unknown size as -1 or 0 times a name; a negative size tells nothing.
+        return int(dim.dim_value) if dim.dim_value >= 0 else None
+    name = str(dim.dim_param)
+    return None if not name or _MADE_UP.fullmatch(name) else name
+
+
+def rank_of(type_proto: onnx.TypeProto | None) -> int | None:
+    """The number of axes that a type states; None when it states none."""
+    shape = shape_of(type_proto)
+    return None if shape is None else len(shape)
+
+
+def element_type(type_proto: onnx.TypeProto | None) -> int:
+    """ONNX's number of the element type; that of float32 when it is not known."""
+    tensor = _tensor_type(type_proto)
+    return 1 if tensor is None or isinstance(tensor, str) else int(tensor.elem_type) or 1
+
+
+def ranked_type(rank: int, elem: int) -> onnx.TypeProto:
+    """A tensor of that many axes of unknown size."""
+    import onnx
+
+    made: onnx.TypeProto = onnx.helper.make_tensor_type_proto(elem, [None] * rank)
+    return made
+
+
+def type_of_initializer(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    """Types of a graph's weights by name; they need no inference."""
+    from onnx import helper
+
+    found = {t.name: helper.make_tensor_type_proto(t.data_type, list(t.dims)) for t in graph.initializer}
+    for sparse in graph.sparse_initializer:
+        found[sparse.values.name] = helper.make_sparse_tensor_type_proto(sparse.values.data_type, list(sparse.dims))
+    return found
