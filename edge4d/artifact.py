@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import PackingError, UsageError, ValidationError
-from edge4d.packing import parse_pattern
+from edge4d.patterns import parse_pattern
 from edge4d.ports import Port
 
 if TYPE_CHECKING:

@@ -213,8 +213,9 @@ def _ports(models: Sequence[_Model], shapes: Sequence[tuple[int, ...]]) -> tuple
 
 def _check_count(model: _Model, ports: Sequence[Port]) -> None:
     if len(model.ports) != len(ports):
-        names = ", ".join(port.name for port in model.ports) or "none"
-        raise UsageError(f"{model.path} takes {len(model.ports)} inputs ({names}), another model takes {len(ports)}")
+        count = f"{len(model.ports)} input{'' if len(model.ports) == 1 else 's'}"
+        names = ", ".join(port.name for port in model.ports)
+        raise UsageError(f"{model.path} takes {count} ({names}), another of the models takes {len(ports)}")
 
 
 def _call(model: _Model, arrays: Sequence[np.ndarray], ports: Sequence[Port]) -> Any:
@@ -241,15 +242,17 @@ def _read_inputs(path: Path, ports: Sequence[Port]) -> dict[str, np.ndarray]:
 
     import numpy as np
 
+    if not path.is_file():
+        raise UsageError(f"--inputs {path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"--inputs {path}: not an .npz", hint="write it with np.savez(path, x=clip)")
     try:
+        with zipfile.ZipFile(path) as listing:
+            size = sum(entry.file_size for entry in listing.infolist())
+        if size > _SIZE_LIMIT:
+            raise UsageError(f"--inputs {path}: unpacks to {size} bytes, expected at most {_SIZE_LIMIT}")
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"--inputs {path}: one bare array, expected an .npz", hint="use np.savez")
-            with zipfile.ZipFile(path) as listing:
-                size = sum(entry.file_size for entry in listing.infolist())
-            if size > _SIZE_LIMIT:
-                raise UsageError(f"--inputs {path}: unpacks to {size} bytes, more than {_SIZE_LIMIT}")
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {name: np.asarray(archive[name]) for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UsageError(
             f"--inputs {path}: cannot be read as an .npz: {error}", hint="write it with np.savez(path, x=clip)"

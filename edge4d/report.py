@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d.ports import Port
+from edge4d.tables import table
 
 if TYPE_CHECKING:
     from edge4d.planning import LayerPlan
@@ -56,8 +57,6 @@ class PlanReport:
 
     def to_text(self) -> str:
         """A table, then what is declined and what to do about it."""
-        from edge4d.cli.output import table
-
         rows = [
             [
                 layer.layer or "(model)",

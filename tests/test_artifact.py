@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from edge4d.artifact import attach, describe, metadata_of, open, pack, ports_of, unpack
 from edge4d.errors import PackingError, UsageError, ValidationError
-from edge4d.packing import parse_pattern
+from edge4d.patterns import parse_pattern
 from edge4d.ports import Port
 from tests.onnx_models import CLIP, RESULT, artifact, expected, plain, save
 

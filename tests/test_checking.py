@@ -109,19 +109,20 @@ def test_inputs_from_a_file(tmp_path, program):
         check_parity(program, [candidate], inputs=path)
     np.save(tmp_path / "in.npy", np.ones(1))
     path.write_bytes(b"PK\x03\x04 no archive")
-    for wrong in (path, tmp_path / "in.npy", tmp_path / "none.npz"):
+    np.savez(tmp_path / "objects.npz", x=np.array([None]))
+    for wrong in (path, *(tmp_path / name for name in ("in.npy", "none.npz", "objects.npz"))):
         with pytest.raises(UsageError, match="--inputs"):
             check_parity(program, [candidate], inputs=wrong)
 
 
 def test_inputs_of_the_wrong_shape_are_the_users_mistake(tmp_path, program):
     np.savez(tmp_path / "in.npz", x=np.ones((7, 3, 3), np.float32))
-    with pytest.raises(UsageError, match=r"net\.pt2 fails on the inputs x 7x3x3"):
+    with pytest.raises(UsageError, match=r"net\.pt2 fails on the inputs input0 7x3x3"):
         check_parity(program, [program], inputs=tmp_path / "in.npz")
 
 
 def test_models_of_another_number_of_inputs(tmp_path, program):
-    with pytest.raises(UsageError, match="takes 2 inputs"):
+    with pytest.raises(UsageError, match=r"takes 1 input \(input0\), another of the models takes 2"):
         check_parity(program, [_onnx(tmp_path / "a.onnx", inputs=("x", "unused"))])
 
 

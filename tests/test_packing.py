@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from edge4d.errors import PackingError
-from edge4d.packing import MAX_RANK, Packing, common_pieces, frames_order, frames_pattern, parse_pattern
+from edge4d.packing import MAX_RANK, Packing, common_pieces, frames_order
+from edge4d.patterns import frames_pattern, parse_pattern
 from edge4d.repacking import plan_repack
 
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edge4d.tables import table
+
 if TYPE_CHECKING:
     from edge4d.validators.statistics import Difference
 
@@ -127,8 +129,6 @@ class ParityReport:
 
     def to_text(self) -> str:
         """The verdict in one line, a table of the outputs, and what is wrong with those that fail."""
-        from edge4d.cli.output import table
-
         failed = [row for row in self.rows if not row.ok]
         on = f"on {self.sets} input {'set' if self.sets == 1 else 'sets'}"
         if not self.rows:

@@ -4,7 +4,8 @@ import platform
 from typing import Any
 
 from edge4d.cli.options import Json
-from edge4d.cli.output import emit_json, emit_text, table
+from edge4d.cli.output import emit_json, emit_text
+from edge4d.tables import table
 
 _REQUIRED = ("edge4d", "torch", "numpy", "einops", "onnx", "onnx-ir", "onnxscript", "onnxsim", "typer", "rich")
 

@@ -15,7 +15,7 @@ from edge4d.errors import Edge4dError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["StdoutError", "emit_json", "emit_text", "flush", "note", "print_error", "stage", "stderr_console", "table"]
+__all__ = ["StdoutError", "emit_json", "emit_text", "flush", "note", "print_error", "stage", "stderr_console"]
 
 
 class StdoutError(Edge4dError):
@@ -82,24 +82,6 @@ def stage(label: str) -> Iterator[None]:
     else:
         yield
     console.print(f"{label:<28} {time.perf_counter() - start:6.1f} s", style="dim")
-
-
-def table(columns: list[str], rows: list[list[str]], *, right: tuple[int, ...] = ()) -> str:
-    """Aligned columns of plain text.
-
-    Args:
-        columns: the headings.
-        rows: one list of cells a line.
-        right: the columns that are flushed right (numbers).
-    """
-    widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
-    lines = [
-        "  ".join(
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in [columns, ["-" * w for w in widths], *rows]
-    ]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def _write(text: str, end: str = "\n") -> None:

@@ -19,7 +19,8 @@ from edge4d.lowering.builder import Builder, Declined, Provenance
 from edge4d.lowering.fold import fold_batch_norm
 from edge4d.lowering.registry import Decline
 from edge4d.lowering.values import Const, Value
-from edge4d.packing import MAX_RANK, Packing, frames_pattern
+from edge4d.packing import MAX_RANK, Packing
+from edge4d.patterns import frames_pattern
 from edge4d.planning import LayerPlan
 from edge4d.ports import Port
 

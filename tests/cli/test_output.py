@@ -7,8 +7,9 @@ import json
 import pytest
 
 from edge4d.cli.options import parse_shapes
-from edge4d.cli.output import emit_json, emit_text, print_error, stage, table
+from edge4d.cli.output import emit_json, emit_text, print_error, stage
 from edge4d.errors import UsageError
+from edge4d.tables import table
 
 
 def test_json_has_no_nan(capsys):

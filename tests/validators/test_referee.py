@@ -38,7 +38,12 @@ def test_an_exact_reference_lends_nothing():
 
 @pytest.mark.parametrize(
     "bad",
-    [TRUE.astype(np.float32) * 1.01, np.full((5, 10), np.nan, np.float32), TRUE.T.astype(np.float32), np.zeros((5, 10), int)],
+    [
+        TRUE.astype(np.float32) * 1.01,
+        np.full((5, 10), np.nan, np.float32),
+        TRUE.T.astype(np.float32),
+        np.zeros((5, 10), int),
+    ],
     ids=["scaled", "nan", "shape", "dtype"],
 )
 def test_what_is_wrong_stays_wrong(bad):
