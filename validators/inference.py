@@ -195,10 +195,12 @@ class _Sweep:
     ) -> dict[str, Value]:
         """Walk one graph; names of the outer scope are visible in it."""
         data = {**outer_data, **_small_weights(graph)}
-        names = {**outer}
+        # A name made here hides one of the outer scope even before its type is known.
+        made = [*(entry.name for entry in graph.input), *(name for node in graph.node for name in node.output)]
+        names = {**outer, **{name: Value(name) for name in made if name}}
         for name, type_proto in _stated_types(graph):
             value = Value(name, type_proto, data.get(name))
-            if value.settled or name not in names:
+            if value.settled or names.get(name, Value(name)).type is None:
                 names[name] = value
         if not place:
             self.names = names
@@ -215,7 +217,8 @@ class _Sweep:
                 self.results.append((call, outputs[0]))
             if (site := number_of(node)) is not None:
                 formals = {
-                    key: tuple(values[formal.name] for formal in body.input) for key, (body, values) in inner.items()
+                    key: tuple(values.get(formal.name, Value(formal.name)) for formal in body.input)
+                    for key, (body, values) in inner.items()
                 }
                 self.occurrences.append(Occurrence(site, node, inputs, outputs, formals))
         return names
@@ -263,7 +266,7 @@ class _Sweep:
     ) -> None:
         """Remember what the body gives back for each value that it carries; ONNX fixes the counter's rank."""
         for i, formal in enumerate(body.input):
-            rank = values[formal.name].rank
+            rank = values.get(formal.name, Value(formal.name)).rank
             if i > 0 and rank is not None and i - 1 < len(body.output):
                 name = body.output[i - 1].name
                 carried = (*place, i)

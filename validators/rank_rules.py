@@ -25,11 +25,11 @@ _DOMAINS = frozenset({"", "com.microsoft", "com.microsoft.nchwc", "com.ms.intern
 _LIKE_FIRST = frozenset(
     """
     Abs Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization BiasAdd BiasDropout BiasGelu BiasSoftmax
-    BiasSplitGelu Cast CastLike Ceil Celu Clip Conv ConvInteger ConvTranspose ConvTransposeWithDynamicPads Cos Cosh
+    BiasSplitGelu Cast CastLike Ceil Celu CenterCropPad Clip Conv ConvInteger ConvTranspose ConvTransposeWithDynamicPads Cos Cosh
     CumSum DepthToSpace DequantizeLinear Dropout DynamicQuantizeLinear Elu Erf Exp FastGelu Floor FusedConv Gelu
     GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNorm GroupNormalization HardSigmoid HardSwish Hardmax
     Identity InstanceNormalization Inverse IsInf IsNaN LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization
-    LpPool MatMulNBits MaxPool MeanVarianceNormalization Mish Neg NhwcConv NhwcFusedConv NhwcMaxPool Not Pad
+    LpPool MatMulNBits MaxPool MaxUnpool MeanVarianceNormalization Mish Neg NhwcConv NhwcFusedConv NhwcMaxPool Not Pad
     QLinearAveragePool QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearSigmoid QLinearSoftmax
     QuantizeLinear QuickGelu RandomNormalLike RandomUniformLike Reciprocal Relu ReorderInput ReorderOutput Resize
     ReverseSequence Round ScatterElements ScatterND Selu Shrink Sigmoid Sign SimplifiedLayerNormalization Sin Sinh
@@ -46,7 +46,20 @@ _BROADCAST = frozenset(
     """.split()  # noqa: SIM905
 )
 
-_FIXED = {"Gemm": 2, "FusedGemm": 2, "QGemm": 2, "Shape": 1, "Size": 0, "NonZero": 2, "NonMaxSuppression": 2}
+_FIXED = {
+    "BlackmanWindow": 1,
+    "HammingWindow": 1,
+    "HannWindow": 1,
+    "MelWeightMatrix": 2,
+    "STFT": 4,
+    "Gemm": 2,
+    "FusedGemm": 2,
+    "QGemm": 2,
+    "Shape": 1,
+    "Size": 0,
+    "NonZero": 2,
+    "NonMaxSuppression": 2,
+}
 
 
 def infer_ranks(

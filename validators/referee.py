@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 from edge4d.validators.parity import Inputs, compare, merged
-from edge4d.validators.parity_report import ParityReport
+from edge4d.validators.parity_report import ParityReport, ParityRow
 from edge4d.validators.statistics import measure
 from edge4d.validators.tolerances import Tolerance, tolerance_for
 
@@ -40,7 +40,7 @@ def compare_by_referee(reference: Model, exact: Model, candidate: Model, inputs:
             {name: np.array(array) for name, array in model(*[np.array(array) for array in given]).items()}
             for model in (reference, exact, candidate)
         )
-        rows = []
+        rows: list[ParityRow] = []
         for name in dict.fromkeys([*own, *got]):
             if name not in own or name not in got or not np.issubdtype(own[name].dtype, np.floating):
                 sides = ({name: side[name]} if name in side else {} for side in (own, got))
@@ -52,7 +52,7 @@ def compare_by_referee(reference: Model, exact: Model, candidate: Model, inputs:
             rows.extend(compare({name: true[name]}, {name: got[name]}, tolerance=allowed).rows)
         reports.append(ParityReport(tuple(rows), sets=1))
     note = (
-        f"held against PyTorch in float64: float32 PyTorch itself is {rounding:.1e} of the range away from it, so the two "
-        "float32 results may differ by more than the limit"
+        f"held against PyTorch in float64: float32 PyTorch itself is {rounding:.1e} of the range away from it, "
+        "so the two float32 results may differ by more than the limit"
     )
     return replace(merged(reports), notes=(note,))

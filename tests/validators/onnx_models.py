@@ -304,6 +304,12 @@ def unknown_operator_with_claims():
     )
 
 
+def unknown_operator_with_a_body():
+    """The body's input has the name of a value outside, and nothing of its rank."""
+    body = helper.make_graph([node("Relu", "x", "b")], "body", [value("x")], [value("b")])
+    return model(node("Each", "x", "a", domain="vendor", name="each", body=body), node("Relu", "x", "y"))
+
+
 def input_without_shape():
     return model(node("Relu", "x", "y"), inputs=[("x", None)])
 
@@ -388,6 +394,8 @@ BAD: list[tuple[Callable[[], ModelProto], str, str, str]] = [
     (unknown_operator, "E4D002", "graph", "y"),
     (unknown_operator_with_claims, "E4D002", "graph", "a"),
     (unknown_operator_with_claims, "E4D002", "graph", "y"),
+    (unknown_operator_with_a_body, "E4D002", "graph / vendor::Each 'each' / body", "x"),
+    (unknown_operator_with_a_body, "E4D002", "graph / vendor::Each 'each' / body", "b"),
     (input_without_shape, "E4D002", "graph", "x"),
     (branches_of_two_ranks, "E4D002", "graph", "y"),
     (stale_value_info, "E4D005", "graph", "x_r5"),
