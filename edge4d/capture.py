@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch.utils import _pytree as pytree
 from edge4d.errors import CaptureError
 from edge4d.lowering.registry import registered
 from edge4d.lowering.values import Const
+from edge4d.quiet import quiet
 
 __all__ = ["Captured", "capture", "source_line"]
 
@@ -64,8 +64,7 @@ def capture(
     table = torch.export.default_decompositions()
     for op in registered():
         table.pop(op, None)  # type: ignore[no-untyped-call]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         program = program.run_decompositions(table)
     signature = program.graph_signature
     tensors = {**program.state_dict, **program.constants}
@@ -113,8 +112,7 @@ def _output_names(spec: pytree.TreeSpec, taken: set[str]) -> tuple[str, ...]:
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with quiet(), torch.no_grad():
             return torch.export.export(model, args, kwargs, strict=False)
     except Exception as error:  # torch.export raises anything the model raises, and a dozen types of its own
         shapes = ", ".join(

@@ -93,12 +93,9 @@ def export(
 
     check_block(block)
     check_opset(opset)
-    if output is None:
-        if not isinstance(model, str | Path):
-            raise UsageError("export of a module in memory needs an output path", hint='write output="model.onnx"')
-        output = Path(model).with_suffix(".onnx")
-    target = Path(output)
-    refuse_existing(target, force)
+    target = _target(model, output)
+    if not (isinstance(model, str | Path) and target == Path(model)):  # an ONNX file as MODEL: loading says it best
+        refuse_existing(target, force)
     clock = _Clock(stage)
     with clock("loading"):
         subject = Subject.of(
@@ -136,6 +133,23 @@ def plan_report(
     with clock("planning"):
         layers = plan(subject.model, subject.args, subject.kwargs)
     return PlanReport(subject.source, block, layers, subject.notes)
+
+
+def _target(model: Any, output: str | Path | None) -> Path:
+    """Where to write; what cannot work is said before the model is loaded."""
+    from edge4d.files import refuse_folder
+
+    if output is None:
+        if not isinstance(model, str | Path):
+            raise UsageError("export of a module in memory needs an output path", hint='write output="model.onnx"')
+        return Path(model).with_suffix(".onnx")
+    target = Path(output)
+    if target.suffix != ".onnx":
+        raise UsageError(f"the output {target} is not named .onnx", hint=f"write -o {target.with_suffix('.onnx')}")
+    if isinstance(model, str | Path) and target.exists() and target.samefile(model):
+        raise UsageError(f"the output {target} is the model itself", hint="choose another name with -o")
+    refuse_folder(target)
+    return target
 
 
 class _Clock:
@@ -212,4 +226,4 @@ def _parity(subject: Subject, target: Path, sets: int, seed: int) -> ParityRepor
         report = compare_callables(eager, candidate, inputs)
         if report.ok:
             return report
-        return compare_by_referee(eager, subject.reference(names, double=True), candidate, inputs)
+        return compare_by_referee(report, eager, subject.reference(names, double=True), candidate, inputs)

@@ -16,7 +16,7 @@ from edge4d.errors import ExportError, InternalError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["atomic_write", "refuse_existing", "sha256_of", "staged"]
+__all__ = ["atomic_write", "refuse_existing", "refuse_folder", "sha256_of", "staged"]
 
 _CHUNK = 1 << 20
 _MARK = ".edge4d-"
@@ -80,6 +80,18 @@ def refuse_existing(path: str | os.PathLike[str], force: bool) -> None:
     """
     if not force and os.path.lexists(path):
         raise UsageError(f"{path} exists already", hint="add --force to replace it, or choose another name with -o")
+
+
+def refuse_folder(path: str | os.PathLike[str]) -> None:
+    """Say before any work is done that a file cannot be written there.
+
+    Raises:
+        ExportError: its folder is missing, or the path is a folder itself.
+    """
+    target = Path(path)
+    _refuse_place(target)
+    if not target.parent.is_dir():
+        raise ExportError(f"cannot write {target}: no such folder {target.parent}", hint=f"mkdir -p {target.parent}")
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

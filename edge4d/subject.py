@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge4d.errors import UsageError
+from edge4d.quiet import quiet
 
 __all__ = ["Subject", "evaluation"]
 
@@ -85,7 +86,8 @@ class Subject:
         program = isinstance(self.model, torch.export.ExportedProgram)
         module = self.model.module(check_guards=False) if program else self.model
         if double:
-            module = (module if program else copy.deepcopy(module)).double()
+            with quiet():  # an exported module's tree specs complain when copied
+                module = copy.deepcopy(module).double()
         leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
 

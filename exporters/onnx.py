@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import ExportError, UsageError
+from edge4d.quiet import quiet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +77,7 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
         if (at := node.meta.get("edge4d")) is not None:
             node.meta["stack_trace"] = _MARK + json.dumps([node.name, at.layer, at.line, at.op, at.rule])
     args = tuple(torch.zeros(port.physical, dtype=getattr(torch, port.dtype)) for port in lowered.inputs)
-    with _quiet():
+    with quiet():
         try:
             with torch.no_grad(), torch.fx.traceback.preserve_node_meta():
                 program = torch.export.export(lowered.module, args, strict=False)
@@ -130,7 +127,7 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
 def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
     import onnxsim
 
-    with _quiet():
+    with quiet():
         simplified, same = onnxsim.simplify(proto)
     if not same:
         raise ExportError("onnxsim's own check says that the simplified graph differs", hint="use --no-simplify")
@@ -197,19 +194,3 @@ def _free(name: str, taken: set[str]) -> str:
         candidate = f"{name}_{serial}"
     taken.add(candidate)
     return candidate
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the progress chatter of torch.onnx out of the user's terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edge4d.exporters.protocol import Availability, BuildResult, require
-
 from edge4d.errors import ExportError, PackingError, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.exporters.protocol import Availability, BuildResult, require
 from edge4d.files import staged
 from edge4d.ports import Port
 from edge4d.recipe import recipe_bytes, recipe_path

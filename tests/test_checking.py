@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from edge4d.validators import Tolerance
 from onnx import TensorProto, helper, numpy_helper
 
 from edge4d.checking import check_parity, verify_paths
 from edge4d.errors import LoadError, UsageError, ValidationError
+from edge4d.validators import Tolerance
 
 pytest.importorskip("onnxruntime", reason="parity runs ONNX files on ONNX Runtime")
 

@@ -13,12 +13,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from edge4d.exporters.onnx import to_onnx
-from edge4d.exporters.writing import write_artifact
 from torch import nn
 
 import edge4d
 from edge4d.errors import ExportError, UsageError
+from edge4d.exporters.onnx import to_onnx
+from edge4d.exporters.writing import write_artifact
 from edge4d.lowered import lower
 from tests.lowering.harness import randomise
 

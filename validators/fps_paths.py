@@ -14,9 +14,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from edge4d.validators.fps import FpsReport, Samples, check_counts, machine, summarise
-
 from edge4d.errors import UsageError
+from edge4d.validators.fps import FpsReport, Samples, check_counts, machine, summarise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
-from edge4d.validators.parity_report import ParityReport, ParityRow
-from edge4d.validators.statistics import Difference, kind_of, measure
-from edge4d.validators.tolerances import Tolerance, tolerance_for
 
 from edge4d.errors import UsageError
 from edge4d.ports import Port
+from edge4d.validators.parity_report import ParityReport, ParityRow
+from edge4d.validators.statistics import Difference, kind_of, measure
+from edge4d.validators.tolerances import Tolerance, tolerance_for
 
 __all__ = [
     "ParityReport",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from edge4d.errors import UsageError
 from edge4d.validators.findings import CODES, Finding, Report, Shape, Where, finding, shape_text
 from edge4d.validators.inference import Inferred, Occurrence, infer
 from edge4d.validators.inventory import Inventory, Scope, Site, callee, normal_domain, take_inventory
@@ -20,8 +21,6 @@ from edge4d.validators.reading import read_model
 from edge4d.validators.structure import structure_findings
 from edge4d.validators.three_axis import three_axis_reason
 from edge4d.validators.values import Value, rank_of, type_of_initializer
-
-from edge4d.errors import UsageError
 
 if TYPE_CHECKING:
     import onnx

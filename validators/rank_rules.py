@@ -25,7 +25,8 @@ _DOMAINS = frozenset({"", "com.microsoft", "com.microsoft.nchwc", "com.ms.intern
 _LIKE_FIRST = frozenset(
     """
     Abs Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization BiasAdd BiasDropout BiasGelu BiasSoftmax
-    BiasSplitGelu Cast CastLike Ceil Celu CenterCropPad Clip Conv ConvInteger ConvTranspose ConvTransposeWithDynamicPads Cos Cosh
+    BiasSplitGelu Cast CastLike Ceil Celu CenterCropPad Clip Conv ConvInteger ConvTranspose
+    ConvTransposeWithDynamicPads Cos Cosh
     CumSum DepthToSpace DequantizeLinear Dropout DynamicQuantizeLinear Elu Erf Exp FastGelu Floor FusedConv Gelu
     GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNorm GroupNormalization HardSigmoid HardSwish Hardmax
     Identity InstanceNormalization Inverse IsInf IsNaN LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization

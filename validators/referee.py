@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+
 from edge4d.validators.parity import Inputs, compare, merged
 from edge4d.validators.parity_report import ParityReport, ParityRow
 from edge4d.validators.statistics import measure
@@ -20,10 +21,13 @@ __all__ = ["compare_by_referee"]
 Model = Callable[..., Mapping[str, np.ndarray]]
 
 
-def compare_by_referee(reference: Model, exact: Model, candidate: Model, inputs: Sequence[Inputs]) -> ParityReport:
+def compare_by_referee(
+    direct: ParityReport, reference: Model, exact: Model, candidate: Model, inputs: Sequence[Inputs]
+) -> ParityReport:
     """Hold a candidate against the float64 run of the reference.
 
     Args:
+        direct: how candidate and reference compared; it stands, with a note, where the model cannot run in float64.
         reference: the model in its own precision; outputs by name.
         exact: the same model in float64.
         candidate: the artifact.
@@ -36,10 +40,12 @@ def compare_by_referee(reference: Model, exact: Model, candidate: Model, inputs:
     reports, rounding = [], 0.0
     for arrays in inputs:
         given = list(arrays.values()) if isinstance(arrays, Mapping) else list(arrays)
-        own, true, got = (
-            {name: np.array(array) for name, array in model(*[np.array(array) for array in given]).items()}
-            for model in (reference, exact, candidate)
-        )
+        try:
+            true = _run(exact, given)
+        except Exception as error:  # of torch or the user's code: a float32 written into the model, say
+            reason = str(error).strip().splitlines()[0][:200]
+            return replace(direct, notes=(*direct.notes, f"no referee: the model does not run in float64 ({reason})"))
+        own, got = _run(reference, given), _run(candidate, given)
         rows: list[ParityRow] = []
         for name in dict.fromkeys([*own, *got]):
             if name not in own or name not in got or not np.issubdtype(own[name].dtype, np.floating):
@@ -56,3 +62,8 @@ def compare_by_referee(reference: Model, exact: Model, candidate: Model, inputs:
         "so the two float32 results may differ by more than the limit"
     )
     return replace(merged(reports), notes=(note,))
+
+
+def _run(model: Model, given: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Copies in, copies out: nothing is shared between the runs."""
+    return {name: np.array(array) for name, array in model(*[np.array(array) for array in given]).items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx
+
     from edge4d.validators.findings import Shape
 
 __all__ = ["Value", "element_type", "ranked_type", "rank_of", "shape_of", "type_of_initializer"]

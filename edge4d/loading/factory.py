@@ -40,7 +40,7 @@ def build(factory: str) -> nn.Module:
             raise UsageError(f"--factory {factory}: is a {type(target).__name__}, not something that can be called")
         try:
             module = target()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(
                 f"--factory {factory}: calling it without arguments raised {type(error).__name__}: {error}",
                 hint="name a function that takes no arguments and returns the network",
@@ -69,7 +69,7 @@ def _find(factory: str) -> Any:
             f"--factory {factory}: importing {module_name} needs the module {missing!r}, which is not installed",
             hint=f"install {missing} in this environment",
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"--factory {factory}: importing {module_name} raised {type(error).__name__}: {error}"
         ) from error

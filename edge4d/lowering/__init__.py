@@ -1,6 +1,16 @@
 """Lowering: a captured ATen graph becomes an equal one in which no value has a rank above four."""
 
-from edge4d.lowering import axis, matmul, norm, pointwise, pool, reduce, resize, view  # the rules register themselves
+from edge4d.lowering import (
+    axis,
+    matmul,
+    norm,
+    places,
+    pointwise,
+    pool,
+    reduce,
+    resize,
+    view,
+)  # the rules register themselves
 from edge4d.lowering.conv import rules
 from edge4d.lowering.registry import Decline, Rule, Site, lowers, register_rule
 
@@ -12,6 +22,7 @@ __all__ = [
     "lowers",
     "matmul",
     "norm",
+    "places",
     "pointwise",
     "pool",
     "reduce",

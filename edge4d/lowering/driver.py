@@ -150,7 +150,9 @@ class _Interpreter:
         if max((len(shape) for shape in [*shapes, *fed]), default=0) <= MAX_RANK:
             return
         formulation, macs = self.b.take_plan()
-        becomes = formulation or ("packing only" if emitted == 0 else f"{emitted} calls of rank ≤ {MAX_RANK}")
+        becomes = formulation or (
+            "packing only" if emitted == 0 else f"{emitted} {'call' if emitted == 1 else 'calls'} of rank ≤ {MAX_RANK}"
+        )
         at = self.b.at
         self.layers.append(LayerPlan(at.layer, at.line, at.op, shapes[0], becomes, macs=macs, nodes=emitted))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edge4d.exporters.protocol import Availability, Exporter, require
 
 from edge4d import exporters
 from edge4d.artifact import Opened
 from edge4d.errors import RuntimeUnavailable, UsageError, ValidationError
+from edge4d.exporters.protocol import Availability, Exporter, require
 from tests.onnx_models import CLIP, artifact, expected, save
 
 

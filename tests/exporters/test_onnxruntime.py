@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 import pytest
-from edge4d.exporters.onnxruntime import OnnxRuntime, Options, OrtSession
 
 from edge4d.artifact import open
 from edge4d.errors import ExportError, PackingError, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.exporters.onnxruntime import OnnxRuntime, Options, OrtSession
 from edge4d.files import sha256_of
 from tests.onnx_models import CLIP, RESULT, artifact, expected, plain, save
 

@@ -221,6 +221,22 @@ def test_reductions(name, batch):
     lowered_equals_eager(Fn(REDUCTIONS[name]), clip(batch, 4, 3, 5, 6))
 
 
+def assigned(x, where):
+    y = x * 2
+    y[where] = x[where].flip(0) - 1
+    return y
+
+
+def cost_volume(left, right):
+    """As stereo networks build it: a 5-D volume filled disparity by disparity."""
+    n, c, h, w = left.shape
+    volume = left.new_zeros(n, 2 * c, 3, h, w)
+    for disparity in range(3):
+        volume[:, :c, disparity, :, disparity:] = left[:, :, :, disparity:]
+        volume[:, c:, disparity, :, disparity:] = right[:, :, :, : w - disparity]
+    return volume
+
+
 AXIS = {
     "cat_channel": lambda x: torch.cat([x, x * 2], 1),
     "cat_time": lambda x: torch.cat([x, x[:, :, :1], x], 2),
@@ -256,6 +272,14 @@ AXIS = {
     "window": lambda x: (
         x[..., :4, :].reshape(-1, 2, 2, 3, 2, 2, 3, 2).permute(0, 3, 4, 6, 2, 5, 7, 1).reshape(-1, 24, 4)
     ),
+    "index": lambda x: x[:, :, [2, 0, 0]],
+    "index_matrix": lambda x: x[:, torch.tensor([[0, 1], [3, 2]])],
+    "likeness": lambda x: torch.zeros_like(x) + torch.full_like(x, 2.0) * x.new_ones(5, 6),
+    "assign_slice": lambda x: assigned(x, (slice(None), slice(1, 3), slice(None), slice(None, None, 2))),
+    "assign_step": lambda x: assigned(x, (slice(None), slice(None), slice(0, 3, 2))),
+    "assign_select": lambda x: assigned(x, (slice(None), slice(None), 1)),
+    "assign_all": lambda x: assigned(x, (slice(None),)),
+    "cost_volume": lambda x: cost_volume(x[:, :, 0], x[:, :, 1]),
     "squeeze": lambda x: x.mean(2, keepdim=True).squeeze(2).unsqueeze(1),
     "identity": lambda x: x,
     "two_outputs": lambda x: {"a": x.transpose(1, 4), "b": [x.flatten(2), x.sum((1, 2, 3, 4))]},

@@ -260,5 +260,7 @@ EXPLAINED = {
     "sparse": "sparse tensors",
     "upsample_bicubic2d": "refused by name until it has a rule",
     "is_": "a question, not a tensor",
+    "nested": "ragged tensors have no static shape",
     "normal": "random",
+    "sspaddmm": "sparse tensors",
 }

@@ -11,12 +11,12 @@ import time
 
 import numpy as np
 import pytest
+
+from edge4d.errors import UsageError
 from edge4d.validators import fps_paths
 from edge4d.validators.fps import Samples, bench, percentile, summarise
 from edge4d.validators.fps_paths import bench_paths
 from edge4d.validators.fps_worker import clips_and_frames, peak_rss_mib
-
-from edge4d.errors import UsageError
 from tests.onnx_models import artifact, plain, save
 
 MS = 1_000_000

@@ -8,13 +8,13 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
-from edge4d.validators import ParityReport, Tolerance, compare, compare_callables, random_inputs, tolerance_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edge4d.errors import UsageError
 from edge4d.ports import Port
+from edge4d.validators import ParityReport, Tolerance, compare, compare_callables, random_inputs, tolerance_for
 
 RNG = np.random.default_rng(0)
 A = RNG.standard_normal((2, 10)).astype(np.float32)

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import onnx
 import pytest
-from edge4d.validators import CODES, check_rank
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from edge4d.errors import UsageError, ValidationError
+from edge4d.validators import CODES, check_rank
 from tests.validators import onnx_models as zoo
 from tests.validators.onnx_models import BAD, GOOD, floats, function, ints, model, node
 

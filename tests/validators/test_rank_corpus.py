@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 from edge4d.validators import check_rank
 from edge4d.validators.inference import infer
 from edge4d.validators.inventory import take_inventory

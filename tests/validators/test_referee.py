@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from edge4d.validators.parity import compare
 from edge4d.validators.referee import compare_by_referee
 
 TRUE = np.linspace(0.0, 1.0, 50).reshape(5, 10)
+
+
+DIRECT = compare({"y": TRUE}, {"y": TRUE + 1})
 
 
 def model(array):
@@ -18,7 +23,7 @@ def rounded(size):
 
 
 def judged(reference, candidate):
-    return compare_by_referee(model(reference), model(TRUE), model(candidate), [[np.zeros(1)]])
+    return compare_by_referee(DIRECT, model(reference), model(TRUE), model(candidate), [[np.zeros(1)]])
 
 
 def test_a_candidate_as_exact_as_pytorch_passes_though_the_two_differ_by_more():
@@ -52,5 +57,15 @@ def test_what_is_wrong_stays_wrong(bad):
 
 def test_a_missing_output_and_no_inputs_fail():
     reference = model(TRUE.astype(np.float32))
-    assert not compare_by_referee(reference, model(TRUE), lambda *_: {}, [[np.zeros(1)]]).ok
-    assert not compare_by_referee(reference, model(TRUE), reference, []).ok
+    assert not compare_by_referee(DIRECT, reference, model(TRUE), lambda *_: {}, [[np.zeros(1)]]).ok
+    assert not compare_by_referee(DIRECT, reference, model(TRUE), reference, []).ok
+
+
+def test_a_model_that_cannot_run_in_float64_keeps_its_verdict():
+    def broken(*_):
+        raise RuntimeError("expected float, got double")
+
+    reference = model(TRUE.astype(np.float32))
+    report = compare_by_referee(DIRECT, reference, broken, reference, [[np.zeros(1)]])
+    assert not report.ok
+    assert "expected float, got double" in report.notes[-1]
