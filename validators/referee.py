@@ -42,8 +42,8 @@ def compare_by_referee(
         given = list(arrays.values()) if isinstance(arrays, Mapping) else list(arrays)
         try:
             true = _run(exact, given)
-        except Exception as error:  # of torch or the user's code: a float32 written into the model, say
-            reason = str(error).strip().splitlines()[0][:200]
+        except Exception as unable:  # of torch or the user's code: a float32 written into the model, say
+            reason = str(unable).strip().splitlines()[0][:200]
             return replace(direct, notes=(*direct.notes, f"no referee: the model does not run in float64 ({reason})"))
         own, got = _run(reference, given), _run(candidate, given)
         rows: list[ParityRow] = []
