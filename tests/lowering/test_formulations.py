@@ -1,0 +1,140 @@
+"""Every exact formulation by itself, whatever the planner would choose, on fixed and on random convolutions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from edge4d.lowering import builder
+from edge4d.lowering.conv.rules import FORMULATIONS
+from edge4d.lowering.conv.spec import tap_range
+from tests.lowering.harness import lowered_equals_eager, ops_of, randomise
+from tests.lowering.test_conv import CONVS, TRANSPOSED
+
+
+@pytest.fixture
+def force(monkeypatch):
+    """Make the planner choose one formulation; returns what it refused."""
+
+    def by(name):
+        refused = []
+
+        def choose(spec):
+            reason = FORMULATIONS[name].applies(spec)
+            if reason is None:
+                return name
+            refused.append(reason)
+            return "phases" if spec.transposed else "taps"
+
+        monkeypatch.setattr(builder, "choose", choose)
+        return refused
+
+    return by
+
+
+def applies(name: str, case: dict, transposed: bool = False) -> bool:
+    """Whether a formulation takes a case of `test_conv`, by its kernel alone."""
+    kernel = case["kernel_size"]
+    kernel = kernel if isinstance(kernel, tuple) else (kernel,) * 3
+    if transposed:
+        return name == "phases"
+    return {"taps": True, "stacked": kernel[0] > 1, "temporal": kernel[1:] == (1, 1), "phases": False}[name]
+
+
+CASES = [(formulation, case) for formulation in FORMULATIONS for case in CONVS if applies(formulation, CONVS[case])]
+
+
+@pytest.mark.parametrize(("formulation", "case"), CASES)
+def test_formulation_is_exact(formulation, case, force):
+    refused = force(formulation)
+    clip = torch.randn(2, 4, 5, 7, 6, generator=torch.Generator().manual_seed(0))
+    lowered = lowered_equals_eager(randomise(nn.Conv3d(4, 8, **CONVS[case])), clip)
+    assert refused == []
+    assert [layer.becomes for layer in lowered.layers if layer.macs] == [formulation]
+
+
+def test_every_formulation_is_exercised():
+    exercised = {formulation for formulation, _ in CASES} | {"phases"}
+    assert exercised == set(FORMULATIONS)
+    assert TRANSPOSED
+
+
+@pytest.mark.parametrize("formulation", ["stacked", "temporal", "phases"])
+def test_a_formulation_says_why_it_does_not_fit(formulation, force):
+    refused = force(formulation)
+    lowered_equals_eager(randomise(nn.Conv3d(2, 3, (1, 3, 3))), torch.randn(1, 2, 3, 5, 5))
+    assert len(refused) == 1
+    assert refused[0]
+
+
+def test_the_number_of_convolutions_is_that_of_the_formulation(force):
+    module, clip = randomise(nn.Conv3d(4, 4, 3, padding=1)), torch.randn(1, 4, 6, 5, 5)
+    for formulation, count in (("taps", 3), ("stacked", 1)):
+        force(formulation)
+        assert sum("conv2d" in op for op in ops_of(lowered_equals_eager(module, clip))) == count
+
+
+axis = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.integers(1, 2))
+
+
+@settings(max_examples=40)
+@given(
+    st.tuples(axis, axis, axis),
+    st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)),
+    st.sampled_from([(1, 1, 1), (4, 2, 1), (4, 4, 2), (3, 6, 3)]),
+    st.sampled_from(["taps", "stacked", "temporal"]),
+    st.integers(1, 2),
+    st.booleans(),
+)
+def test_random_convolutions(axes, sizes, channels, formulation, batch, bias):
+    kernel, stride, padding, dilation = zip(*axes, strict=True)
+    reach = [size + 2 * p - d * (k - 1) for size, k, p, d in zip(sizes, kernel, padding, dilation, strict=True)]
+    assume(min(reach) >= 1)
+    before = builder.choose
+    builder.choose = lambda spec: formulation if FORMULATIONS[formulation].applies(spec) is None else "taps"
+    try:
+        fan_in, fan_out, groups = channels
+        module = nn.Conv3d(fan_in, fan_out, kernel, stride, padding, dilation, groups, bias)
+        clip = torch.randn(batch, fan_in, *sizes, generator=torch.Generator().manual_seed(1))
+        lowered_equals_eager(randomise(module), clip)
+    finally:
+        builder.choose = before
+
+
+@settings(max_examples=25)
+@given(
+    st.tuples(axis, axis, axis),
+    st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
+    st.sampled_from([(1, 1, 1), (4, 2, 2), (2, 4, 1)]),
+    st.data(),
+)
+def test_random_transposed_convolutions(axes, sizes, channels, data):
+    kernel, stride, padding, dilation = zip(*axes, strict=True)
+    extra = tuple(data.draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True))
+    result = [
+        (size - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for size, k, s, p, d, e in zip(sizes, kernel, stride, padding, dilation, extra, strict=True)
+    ]
+    assume(min(result) >= 1)
+    fan_in, fan_out, groups = channels
+    module = nn.ConvTranspose3d(fan_in, fan_out, kernel, stride, padding, extra, groups, True, dilation)
+    lowered_equals_eager(randomise(module), torch.randn(2, fan_in, *sizes, generator=torch.Generator().manual_seed(1)))
+
+
+@given(st.integers(0, 4), st.integers(1, 9), st.integers(1, 4), st.integers(0, 5), st.integers(1, 3))
+def test_a_taps_range_is_what_a_loop_finds(tap, frames, stride, before, dilation):
+    results = (frames + 2 * before - dilation * tap - 1) // stride + 1
+    assume(results >= 1)
+    pairs = [(o, o * stride + tap * dilation - before) for o in range(results)]
+    inside = [(o, i) for o, i in pairs if 0 <= i < frames]
+    found = tap_range(tap, frames, results, stride, before, dilation)
+    if not inside:
+        assert found is None
+    else:
+        assert found is not None
+        assert (found.first, found.start) == inside[0]
+        assert (found.last, found.stop) == inside[-1]
+        assert len(inside) == found.last - found.first + 1
