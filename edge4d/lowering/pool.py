@@ -7,7 +7,7 @@ enters the graph. A mean is corrected by the exact count that torch divides by, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -337,8 +337,3 @@ def _adapt_axis(b: Builder, x: Operand, axis: int, size: int, maximum: bool) -> 
         part = b.given(slice_axis(b, x, axis, start, stop))
         parts.append(reduce_axes(b, part, [axis], aten.amax.default))
     return concat(b, parts, axis)
-
-
-def only_first(spec: PoolSpec) -> PoolSpec:
-    """The same pool without indices."""
-    return replace(spec, results=1)

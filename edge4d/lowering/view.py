@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -221,8 +221,3 @@ class RepeatInterleave(Repeat):
         repeats = [1] * len(x.shape)
         repeats[dim] = times
         return RepeatSpec(x, tuple(repeats), inner=True)
-
-
-def symbolic(values: Any) -> bool:
-    """Whether any size is symbolic."""
-    return any(isinstance(v, torch.SymInt) for v in values)

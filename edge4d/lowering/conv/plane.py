@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from edge4d.errors import InternalError
 from edge4d.lowering.axis import pad_axes
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.values import Operand, Value
@@ -45,7 +46,7 @@ def _emit(b: Builder, spec: ConvSpec, x: Value, batch_axes: tuple[int, ...]) -> 
     padding = [before for before, _ in spec.padding]
     if any(before != after for before, after in spec.padding):
         if spec.transposed:
-            raise NotImplementedError("transposed convolutions crop evenly")  # torch has no other kind
+            raise InternalError(f"a transposed convolution crops evenly in torch, got {spec.padding}")
         x = pad_axes(b, x, [*[(0, 0)] * (len(x.shape) - axes), *spec.padding])
         padding = [0] * axes
     own = x.packing
