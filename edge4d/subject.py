@@ -99,7 +99,7 @@ class Subject:
             args, kwargs = pytree.tree_unflatten(filled, spec)
             with evaluation(module), torch.inference_mode():
                 results = pytree.tree_leaves(module(*args, **kwargs))
-            outputs = [result.numpy() for result in results]
+            outputs = [result.detach().numpy() for result in results]
             return outputs if names is None else dict(zip(names, outputs, strict=True))
 
         return run

@@ -25,6 +25,9 @@ _KEEP_INSIDE = 1024
 
 _MARK = "edge4d:"
 
+_OUTPUT = "edge4d_output_"
+"""Outputs are named so while torch.onnx works: a user's name may be one that it gives to a value inside."""
+
 
 @dataclass
 class OnnxGraph:
@@ -87,7 +90,7 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
                 dynamo=True,
                 opset_version=opset,
                 input_names=[port.name for port in lowered.inputs],
-                output_names=[port.name for port in lowered.outputs],
+                output_names=[f"{_OUTPUT}{i}" for i in range(len(lowered.outputs))],
                 verbose=False,
                 optimize=True,
             )
@@ -120,8 +123,9 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
     used = {name for node in proto.graph.node for name in node.input}
     used |= {value.name for value in proto.graph.output}
     weights = {name: array for name, array in weights.items() if name in used}
-    _name(proto, provenance)
-    return OnnxGraph(proto, weights)
+    final = {f"{_OUTPUT}{i}": port.name for i, port in enumerate(lowered.outputs)}
+    _name(proto, provenance, final)
+    return OnnxGraph(proto, {final.get(name, name): array for name, array in weights.items()})
 
 
 def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -144,11 +148,13 @@ def _read_mark(node: Any) -> tuple[str, ...]:
     return ()
 
 
-def _name(proto: onnx.ModelProto, provenance: dict[str, tuple[str, ...]]) -> None:
+def _name(proto: onnx.ModelProto, provenance: dict[str, tuple[str, ...]], outputs: dict[str, str]) -> None:
     """Name nodes and values after the source layer (``layer1.0.conv1/Conv``) and write where each came from."""
-    fixed = {v.name for v in (*proto.graph.input, *proto.graph.output)} | {t.name for t in proto.graph.initializer}
-    taken = set(fixed) | {name for node in proto.graph.node for name in node.input}
-    renamed: dict[str, str] = {}
+    fixed = {v.name for v in proto.graph.input} | {t.name for t in proto.graph.initializer} | set(outputs)
+    taken = fixed | set(outputs.values()) | {name for node in proto.graph.node for name in node.input}
+    renamed = dict(outputs)
+    for value in (*proto.graph.output, *proto.graph.initializer):
+        value.name = outputs.get(value.name, value.name)
     layer = ""
     for node in proto.graph.node:
         mark = provenance.get(node.output[0], ())

@@ -1,0 +1,151 @@
+"""The three forms of one network that are timed, and the check that they compute the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge4d.errors import ExportError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from torch import Tensor, nn
+
+    from benchmarks.cases import Case
+    from edge4d.validators.parity import ParityReport
+
+__all__ = ["EAGER", "EDGE4D", "LIMIT", "NATIVE", "check", "clips_of", "make", "network_of"]
+
+NATIVE, EDGE4D, EAGER = "native-5d", "edge4d-4d", "eager"
+"""Native 5-D ONNX is the reference: eager PyTorch is easily beaten by any graph whose batch norms are folded."""
+
+LIMIT = 1e-4
+"""Greatest error, relative to the range of the eager output, of a candidate whose time may be recorded."""
+
+_OPSET = 18
+_SETS = 2  # clips that parity is checked on; others than those that the batch norms were set on
+
+
+def network_of(case: Case) -> nn.Module:
+    """The zoo's network in evaluation mode, float32, with uneven batch norms.
+
+    Raises:
+        UsageError: the zoo has no such network, or has it at another size.
+    """
+    from tests.zoo.models import find
+
+    try:
+        entry = find(case.model)
+    except KeyError as error:
+        raise UsageError(f"case {case.name}: {error.args[0]}") from error
+    if entry.shapes != ((1, *case.shape),):
+        own = ", ".join("x".join(map(str, shape)) for shape in entry.shapes)
+        raise UsageError(f"case {case.name}: shape {case.shape}, the zoo's {case.model} takes {own}")
+    return entry.ready(0)
+
+
+def clips_of(case: Case, seed: int) -> tuple[Tensor, ...]:
+    """Clips for the network, N C T H W."""
+    from tests.zoo.models import find
+
+    return find(case.model).inputs(seed, batch=case.batch)
+
+
+def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path) -> dict[str, Path]:
+    """Write every candidate of one network.
+
+    Args:
+        network: in evaluation mode; all candidates are made of this very module.
+        args: its inputs.
+        folder: where the files go.
+
+    Returns:
+        Candidate to file, the reference first.
+    """
+    makers = {NATIVE: ("native_5d.onnx", _native), EDGE4D: ("edge4d_4d.onnx", _edge4d), EAGER: ("eager.pt2", _eager)}
+    files = {}
+    for name, (file, maker) in makers.items():
+        files[name] = folder / file
+        maker(network, args, files[name])
+    return files
+
+
+def check(network: nn.Module, files: Mapping[str, Path], sets: Sequence[tuple[Tensor, ...]]) -> dict[str, ParityReport]:
+    """Hold every candidate against the network itself, run eagerly, at `LIMIT`."""
+    from edge4d.validators.parity import compare_callables
+    from edge4d.validators.tolerances import Tolerance
+
+    inputs = [[tensor.numpy() for tensor in args] for args in sets]
+    reports = {}
+    for name, path in files.items():
+        candidate, close = _opened(path)
+        try:
+            reports[name] = compare_callables(_run(network), candidate, inputs, tolerance=Tolerance(LIMIT))
+        finally:
+            close()
+    return reports
+
+
+def parity_sets(case: Case) -> list[tuple[Tensor, ...]]:
+    """The clips that parity is checked on."""
+    return [clips_of(case, seed) for seed in range(1, 1 + _SETS)]
+
+
+def _native(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
+    """What people do without edge4d: torch's exporter, then onnxsim."""
+    import onnx
+    import onnxsim
+    import torch
+
+    from edge4d.quiet import quiet
+
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(network, args, dynamo=True, opset_version=_OPSET, verbose=False)
+        assert program is not None
+        simplified, same = onnxsim.simplify(program.model_proto)
+    if not same:
+        raise ExportError("onnxsim's own check says that the simplified native graph differs")
+    onnx.save(simplified, path)
+
+
+def _edge4d(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
+    from edge4d.exporting import export
+
+    # Parity is checked here for every candidate on the same clips, and more strictly than a timing needs.
+    report = export(network, args, output=path, opset=_OPSET, parity=False)
+    if not report.ok:
+        raise ExportError(f"the gate has findings on {path.name}:\n{report.gate.to_text()}")
+
+
+def _eager(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
+    """The captured program: the same ATen calls as the module's, and a file that a worker reads without its classes."""
+    import torch
+
+    from edge4d.quiet import quiet
+
+    with quiet():
+        torch.export.save(torch.export.export(network, args, strict=False), path)
+
+
+def _opened(path: Path) -> tuple[Any, Any]:
+    if path.suffix == ".onnx":
+        from edge4d.artifact import open as open_artifact
+
+        opened = open_artifact(path)
+        return opened, opened.close
+    import torch
+
+    return _run(torch.export.load(path).module()), lambda: None
+
+
+def _run(module: Any) -> Any:
+    import torch
+
+    def run(*arrays: np.ndarray) -> list[np.ndarray]:
+        with torch.inference_mode():
+            results = module(*[torch.from_numpy(array) for array in arrays])
+        return [tensor.numpy() for tensor in torch.utils._pytree.tree_leaves(results)]
+
+    return run

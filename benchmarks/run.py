@@ -1,0 +1,223 @@
+"""``python -m benchmarks.run``: time every candidate of every case in turns, and record what was measured."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.candidates import LIMIT, NATIVE, check, clips_of, make, network_of, parity_sets
+from benchmarks.cases import Case, load_cases, select
+from benchmarks.compare import render
+from edge4d.errors import Edge4dError, UsageError
+from edge4d.files import atomic_write, refuse_existing, refuse_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from edge4d.validators.fps import FpsReport
+    from edge4d.validators.parity import ParityReport
+
+__all__ = ["SCHEMA", "main", "rows_of"]
+
+SCHEMA = 1
+"""Version of a row's layout."""
+
+RESULTS = Path(__file__).with_name("results")
+_PACKAGES = ("edge4d", "torch", "torchvision", "pytorchvideo", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
+
+
+def rows_of(
+    case: Case, report: FpsReport, parity: Mapping[str, ParityReport], stamp: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of one case for the record, and why a candidate has none.
+
+    Args:
+        case: what was measured.
+        report: the measurement, its candidates named as in `parity`, the reference first.
+        parity: of each candidate against eager PyTorch.
+        stamp: date, versions and whatever else every row states.
+
+    Returns:
+        JSON-ready rows; a candidate whose numbers are wrong, or that gave no time, is in the list of problems instead.
+        Where that is the reference, nothing is recorded, since a ratio to it would mean nothing.
+    """
+    rows, problems = [], []
+    reference = report.candidates[0].name
+    for line in report.candidates:
+        compared = parity.get(line.name)
+        worst = None if compared is None else compared.worst
+        why = None
+        if compared is None or worst is None or not compared.ok or not worst <= LIMIT:
+            why = "parity was not checked" if compared is None else f"parity fails at {LIMIT:g}\n{compared.to_text()}"
+        elif line.failure is not None or line.speedup is None or line.latency_ms is None:
+            why = line.failure or line.incomparable or "there is no ratio to the reference"
+        if why is not None:
+            problems.append(f"{case.name}/{line.name} is not recorded: {why}")
+            if line.name == reference:
+                return [], [*problems, f"{case.name}: nothing is recorded without {reference}"]
+            continue
+        assert compared is not None
+        rows.append(
+            {
+                "schema": SCHEMA,
+                "case": case.name,
+                "candidate": line.name,
+                "model": case.model,
+                "shape": [case.batch, *case.shape],
+                "dtype": "float32",
+                "threads": case.threads,
+                "latency_ms": {key: _rounded(value) for key, value in (line.latency_ms or {}).items()},
+                "frames_per_s": _rounded(line.frames_per_s),
+                "ratio": _rounded(line.speedup),
+                "ratio_to": reference,
+                "peak_rss_mib": _rounded(line.peak_rss_mib),
+                "load_rss_mib": _rounded(line.load_rss_mib),
+                "pack_ms": _rounded(line.pack_ms),
+                "parity": {"max_error_of_range": worst, "limit": LIMIT, "sets": compared.sets},
+                "runtime": {key: line.details.get(key) for key in ("runtime", "version", "providers")},
+                "rounds": report.rounds,
+                "warmup": report.warmup,
+                "samples": line.samples,
+                "machine": dict(report.machine),
+                **stamp,
+            }
+        )
+    return rows, problems
+
+
+def measure(
+    case: Case, folder: Path, *, rounds: int, warmup: int, stamp: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Make, check and time the candidates of one case; returns as `rows_of`."""
+    from dataclasses import replace
+
+    import torch
+
+    from edge4d.validators.fps_paths import bench_paths
+
+    torch.set_num_threads(case.threads)
+    with _stage(f"{case.name}: making the candidates"):
+        network = network_of(case)
+        files = make(network, clips_of(case, 0), folder)
+    with _stage(f"{case.name}: parity"):
+        parity = check(network, files, parity_sets(case))
+    del network  # its memory is not the candidates', but the machine is one
+    sound = [name for name in files if parity[name].ok]
+    if NATIVE not in sound:
+        sound = [NATIVE]  # nothing can be recorded; `rows_of` says why
+    busy = [_busy()]
+    with _stage(f"{case.name}: {rounds} rounds of {', '.join(sound)}"):
+        report = bench_paths([files[name] for name in sound], rounds=rounds, warmup=warmup, threads=case.threads)
+    busy.append(_busy())
+    named = tuple(replace(line, name=name) for line, name in zip(report.candidates, sound, strict=True))
+    rows, problems = rows_of(case, replace(report, candidates=named), parity, {**stamp, "busy": _most(busy)})
+    problems += [
+        f"{case.name}/{name} was not timed: parity fails at {LIMIT:g}\n{parity[name].to_text()}"
+        for name in files
+        if name not in sound
+    ]
+    return rows, problems
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0 when every candidate of every case is recorded, 1 when one is not, 2 for wrong usage."""
+    options = _parser().parse_args(argv)
+    try:
+        return _run(options)
+    except Edge4dError as error:
+        _say(f"error: {error}")
+        return error.exit_code
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edge4d.recipe import versions
+    from edge4d.validators.fps import machine
+
+    cases = select(load_cases(), options.cases)
+    if options.rounds < 1 or options.warmup < 0:
+        raise UsageError(f"--rounds {options.rounds} --warmup {options.warmup}: at least one round is needed")
+    out: Path = options.out or RESULTS / f"{options.date}-cpu-{machine()['cores']}core.jsonl"
+    # Before an hour of work: a record is not lost to a mistyped name, nor a committed one replaced unasked.
+    refuse_existing(out, options.force)
+    refuse_folder(out)
+    stamp = {"date": options.date, "versions": versions(_PACKAGES)}
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for case in cases:
+        with tempfile.TemporaryDirectory(prefix="edge4d-bench-") as folder:
+            found, wrong = measure(case, Path(folder), rounds=options.rounds, warmup=options.warmup, stamp=stamp)
+        rows += found
+        problems += wrong
+        for row in found:
+            print(json.dumps(row), flush=True)
+    if rows:
+        atomic_write(out, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        print("\n" + render(rows))
+        _say(f"wrote {out}")
+    for problem in problems:
+        _say(f"error: {problem}")
+    return 1 if problems else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these of cases.toml")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns of every candidate (20)")
+    parser.add_argument("--warmup", type=int, default=3, metavar="N", help="calls of each before, not timed (3)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="results/DATE-cpu-Ncore.jsonl when not given")
+    parser.add_argument("--date", type=_date, default=_date(), metavar="YYYY-MM-DD", help="what the rows state (today)")
+    parser.add_argument("--force", action="store_true", help="replace an existing FILE")
+    return parser
+
+
+def _date(text: str | None = None) -> str:
+    return (datetime.date.today() if text is None else datetime.date.fromisoformat(text)).isoformat()
+
+
+def _rounded(value: float | None) -> float | None:
+    """Four significant digits; the rest is noise."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+def _busy(seconds: float = 1.0) -> float | None:
+    """Share of all processors that other work takes (stolen time too), while this process waits; None where unknown."""
+    statistics = Path("/proc/stat")
+    if not statistics.is_file():
+        return None
+
+    def ticks() -> tuple[int, int]:
+        # user nice system idle iowait irq softirq steal, and two that are part of the first ones
+        counts = [int(count) for count in statistics.read_text().split("\n", 1)[0].split()[1:9]]
+        return sum(counts), counts[3] + counts[4]
+
+    before = ticks()
+    time.sleep(seconds)
+    after = ticks()
+    return 1 - (after[1] - before[1]) / max(1, after[0] - before[0])
+
+
+def _most(shares: Sequence[float | None]) -> float | None:
+    return max((round(share, 3) for share in shares if share is not None), default=None)
+
+
+@contextmanager
+def _stage(label: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    _say(f"{label} …")
+    yield
+    _say(f"{label}: {time.perf_counter() - begun:.1f} s")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
