@@ -175,7 +175,8 @@ def _circumstances(rows: Sequence[Row]) -> list[str]:
         machine = ", ".join(str(row["machine"].get(key)) for key in ("cpu", "system") if row["machine"].get(key))
         versions = ", ".join(f"{name} {version}" for name, version in row["versions"].items() if version)
         lines.append(
-            f"{row['date']}: {machine}, {row['machine'].get('cores')} cores; {row.get('threads')} threads, "
+            f"{row['date']}, commit {row.get('commit') or 'unknown'}: {machine}, {row['machine'].get('cores')} cores; "
+            f"{row.get('threads')} threads, "
             f"{row.get('dtype')}, {row.get('rounds')} interleaved rounds after {row.get('warmup')} warm-up calls; "
             f"{versions}"
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -147,7 +149,7 @@ def _run(options: argparse.Namespace) -> int:
     # Before an hour of work: a record is not lost to a mistyped name, nor a committed one replaced unasked.
     refuse_existing(out, options.force)
     refuse_folder(out)
-    stamp = {"date": options.date, "versions": versions(_PACKAGES)}
+    stamp = {"date": options.date, "commit": _commit(), "versions": versions(_PACKAGES)}
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for case in cases:
@@ -184,6 +186,15 @@ def _date(text: str | None = None) -> str:
 def _rounded(value: float | None) -> float | None:
     """Four significant digits; the rest is noise."""
     return None if value is None else float(f"{value:.4g}")
+
+
+def _commit() -> str | None:
+    """The commit that is measured, marked where files differ from it; None outside a checkout."""
+    if (git := shutil.which("git")) is None:
+        return None
+    words = [git, "-C", str(RESULTS.parent), "describe", "--always", "--dirty", "--exclude=*"]
+    told = subprocess.run(words, capture_output=True, text=True, check=False)
+    return told.stdout.strip() or None
 
 
 def _busy(seconds: float = 1.0) -> float | None:
