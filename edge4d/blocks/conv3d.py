@@ -34,7 +34,7 @@ class Conv3dBlock(Block):
             g.dilation,
             g.groups,
             g.bias,
-            g.padding_mode,
+            g.padding_mode,  # type: ignore[arg-type]
         )
 
     def transform(self, clip: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""P3D-A: Qiu et al., *Learning Spatio-Temporal Representation with Pseudo-3D Residual Networks*, ICCV 2017, figure 2(a).
+"""P3D-A: Qiu et al., *Learning Spatio-Temporal Representation with Pseudo-3D Residual Networks*, ICCV 2017, fig. 2(a).
 
     y = T(S(x)),    d²·C·S + t·S² parameters
 

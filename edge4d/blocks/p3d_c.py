@@ -1,4 +1,4 @@
-"""P3D-C: Qiu et al., *Learning Spatio-Temporal Representation with Pseudo-3D Residual Networks*, ICCV 2017, figure 2(c).
+"""P3D-C: Qiu et al., *Learning Spatio-Temporal Representation with Pseudo-3D Residual Networks*, ICCV 2017, fig. 2(c).
 
     y = S(x) + T(S(x)),    d²·C·S + t·S² parameters
 

@@ -84,9 +84,8 @@ class ProposedCat(Block):
         """Both branches, joined; the channels in the Conv3d's order."""
         first = second = clip
         if self.by_group:
-            first, second = clip.index_select(1, self.inputs).split(
-                [self.spatial.conv.in_channels, clip.shape[1] - self.spatial.conv.in_channels], 1
-            )
+            own = self.spatial.conv.in_channels
+            first, second = clip.index_select(1, self.inputs[:own]), clip.index_select(1, self.inputs[own:])
         spatial: Tensor = self.spatial(first)
         both = spatial if self.temporal is None else torch.cat([spatial, self.temporal(second)], 1)
         return both if self.full else both.index_select(1, self.order)
@@ -125,7 +124,7 @@ class ProposedCat(Block):
         return made[: self.split[0]], made[self.split[0] :]
 
     def _choose(self, gain: Tensor) -> None:
-        """Give each branch its share of every group's channels, those with the greatest `gain` (S,) to the spatial one."""
+        """Give each branch its share of every group's channels, those of greatest `gain` (S,) to the spatial one."""
         g = self.geometry
         units = gain.reshape(1, -1) if self.by_group else gain.reshape(g.groups, -1)
         ranked = torch.argsort(units, dim=1, descending=True, stable=True)
