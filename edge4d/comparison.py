@@ -10,7 +10,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -307,8 +307,6 @@ def _build(model: str, name: str, frames: int) -> EcoLite:
 
 
 def _export(model: str, row: Row, frames: int, folder: Path) -> tuple[Row, Path]:
-    from dataclasses import replace
-
     import torch
 
     from edge4d.exporting import export
@@ -323,12 +321,16 @@ def _export_native(model: str, frames: int, folder: Path) -> Path:
     """What torch.onnx itself makes of the Conv3D network."""
     import contextlib
     import io
+    import warnings
 
     import torch
 
     network = _build(model, "conv3d", frames)
     path = folder / f"{NATIVE}.onnx"
-    with contextlib.redirect_stdout(io.StringIO()):  # the exporter prints its progress, and stdout is for results
+    # The exporter prints its progress, and stdout is for results; it also uses what torch itself calls outdated.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         program = torch.onnx.export(network, (torch.zeros(network.input_shape),), dynamo=True, verbose=False)
     if program is not None:
         program.save(path)
@@ -352,8 +354,6 @@ def _staged(stage: Stage | None, label: str) -> AbstractContextManager[None]:
 
 
 def _with_speed(row: Row, found: CandidateFps) -> Row:
-    from dataclasses import replace
-
     return replace(row, speedup=found.speedup, **_rates(found))
 
 
