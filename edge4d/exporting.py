@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d._version import __version__
+from edge4d.blocks.choice import BlockSpec, Choice
+from edge4d.blocks.registry import EXACT, names
 from edge4d.errors import UsageError
 from edge4d.report import ExportReport, PlanReport
 
@@ -21,23 +22,20 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edge4d.subject import Subject
+    from edge4d.swap_report import SwapReport
     from edge4d.validators.parity import ParityReport
 
 __all__ = ["BLOCKS", "check_block", "export", "plan_report"]
 
-BLOCKS = ("exact",)
-"""Structures that can stand in for a Conv3d."""
+BLOCKS = (EXACT, *names())
+"""What ``--block`` takes: `exact` keeps every number, the others are structures that replace a Conv3d."""
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
 
-def check_block(block: str) -> str:
-    """The block's name, or a `UsageError` that lists the blocks and the nearest one."""
-    if block in BLOCKS:
-        return block
-    near = difflib.get_close_matches(block, BLOCKS, n=1, cutoff=0.4)
-    meant = f"did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"unknown block {block!r}", hint=f"{meant}known blocks: {', '.join(BLOCKS)}")
+def check_block(block: BlockSpec) -> str:
+    """The block's label, or a `UsageError` that lists the blocks and the nearest one."""
+    return Choice.of(block).label
 
 
 def export(
@@ -46,7 +44,9 @@ def export(
     kwargs: Mapping[str, Any] | None = None,
     *,
     output: str | Path | None = None,
-    block: str = "exact",
+    block: BlockSpec = "exact",
+    block_options: Mapping[str, Any] | None = None,
+    calib: Any = None,
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
@@ -65,7 +65,9 @@ def export(
         args: example inputs of a module in memory; shapes are fixed by them.
         kwargs: keyword inputs of a module in memory.
         output: the ``.onnx`` to write; beside the model's own file when None.
-        block: ``exact`` keeps every number.
+        block: ``exact`` keeps every number; a structure replaces the 3×3×3 layers; or a choice per layer, as `swap` has it.
+        block_options: of the structures, e.g. ``{"energy": 0.99}``.
+        calib: clips that the structures are fitted on, see `edge4d.calibrating.calibrate`.
         input_shapes: logical shapes for a model file that carries none.
         factory: ``package.module:callable`` that builds the module of a state_dict.
         trust_pickle: allow a file that runs code when it is read.
@@ -91,7 +93,8 @@ def export(
     from edge4d.files import refuse_existing
     from edge4d.subject import Subject
 
-    check_block(block)
+    choice = Choice.of(block)
+    choice.check_options(block_options or {})
     check_opset(opset)
     target = _target(model, output)
     if not (isinstance(model, str | Path) and target == Path(model)):  # an ONNX file as MODEL: loading says it best
@@ -101,8 +104,18 @@ def export(
         subject = Subject.of(
             model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle, seed=seed
         )
-    options = {"block": block, "opset": opset, "simplify": simplify, "seed": seed, "factory": factory}
-    return _export(subject, target, options, sets if parity else 0, clock)
+    swapped = _swapped(subject, choice, block, block_options, calib, clock, measure=True, seed=seed)
+    options = {
+        "block": choice.label,
+        **(block_options or {}),
+        "opset": opset,
+        "simplify": simplify,
+        "seed": seed,
+        "factory": factory,
+    }
+    report = _export(subject, target, options, sets if parity else 0, clock)
+    report.swap = swapped
+    return report
 
 
 def plan_report(
@@ -110,7 +123,9 @@ def plan_report(
     args: tuple[Any, ...] | None = None,
     kwargs: Mapping[str, Any] | None = None,
     *,
-    block: str = "exact",
+    block: BlockSpec = "exact",
+    block_options: Mapping[str, Any] | None = None,
+    calib: Any = None,
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
@@ -126,13 +141,15 @@ def plan_report(
     from edge4d.lowered import plan
     from edge4d.subject import Subject
 
-    check_block(block)
+    choice = Choice.of(block)
+    choice.check_options(block_options or {})
     clock = _Clock(stage)
     with clock("loading"):
         subject = Subject.of(model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle)
+    swapped = _swapped(subject, choice, block, block_options, calib, clock, measure=False)
     with clock("planning"):
         layers = plan(subject.model, subject.args, subject.kwargs)
-    return PlanReport(subject.source, block, layers, subject.notes)
+    return PlanReport(subject.source, choice.label, layers, subject.notes, swapped)
 
 
 def _target(model: Any, output: str | Path | None) -> Path:
@@ -165,6 +182,42 @@ class _Clock:
         with self.stage(name) if self.stage is not None else nullcontext():
             yield
         self.seconds[name] = time.perf_counter() - begun
+
+
+def _swapped(
+    subject: Subject,
+    choice: Choice,
+    block: BlockSpec,
+    options: Mapping[str, Any] | None,
+    calib: Any,
+    clock: _Clock,
+    *,
+    measure: bool,
+    seed: int = 0,
+) -> SwapReport | None:
+    """Put the swapped network in the subject's place, so that all that follows, parity too, is about that one."""
+    if choice.exact:
+        if calib is not None:
+            raise UsageError("calibration clips need a block to fit", hint="e.g. --block proposed-add")
+        return None
+    if subject.graph:
+        raise UsageError(
+            f"--block {choice.label}: {subject.source} is {subject.graph}, a graph without the nn.Conv3d modules that "
+            "a block replaces",
+            hint="pass the nn.Module itself, or a state_dict with --factory package.module:callable",
+        )
+    from edge4d.distance import distances
+    from edge4d.swapping import swap_with_report
+
+    with clock("swapping"):
+        original = subject.model
+        subject.model, report = swap_with_report(
+            original, block, args=subject.args, kwargs=subject.kwargs, calib=calib, **(options or {})
+        )
+    if measure:
+        with clock("measuring the change"):
+            report.distance = distances(original, subject.model, subject.args, subject.kwargs, seed=seed)
+    return report
 
 
 def _export(subject: Subject, target: Path, options: Mapping[str, Any], sets: int, clock: _Clock) -> ExportReport:

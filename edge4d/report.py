@@ -12,6 +12,7 @@ from edge4d.tables import table
 
 if TYPE_CHECKING:
     from edge4d.planning import LayerPlan
+    from edge4d.swap_report import SwapReport
     from edge4d.validators.findings import Report
     from edge4d.validators.parity import ParityReport
 
@@ -27,12 +28,14 @@ class PlanReport:
         block: the structure asked for.
         layers: one row an operator, in the order of the graph.
         notes: what the user should know, e.g. that shapes were inferred.
+        swap: what replaced each Conv3d before the lowering; None for `exact`.
     """
 
     source: str
     block: str
     layers: tuple[LayerPlan, ...]
     notes: list[str] = field(default_factory=list)
+    swap: SwapReport | None = None
 
     @property
     def ok(self) -> bool:
@@ -52,6 +55,7 @@ class PlanReport:
             "block": self.block,
             "macs": self.macs,
             "layers": [layer.to_dict() for layer in self.layers],
+            "swap": self.swap.to_dict() if self.swap is not None else None,
             "notes": self.notes,
         }
 
@@ -68,6 +72,8 @@ class PlanReport:
             for layer in self.layers
         ]
         lines = [table(["layer", "operator", "result", "becomes", "M MACs"], rows, right=(4,))] if rows else []
+        if self.swap is not None:
+            lines.insert(0, self.swap.to_text())
         declined = [layer for layer in self.layers if layer.becomes is None]
         for layer in declined:
             at = f" ({layer.line})" if layer.line else ""
@@ -100,6 +106,7 @@ class ExportReport:
         folded: batch norms taken up by convolutions.
         notes: inferred shapes, checks that did not run, and the like.
         seconds: time of each stage.
+        swap: what replaced each Conv3d, and how far the numbers have moved; None for `exact`.
     """
 
     path: Path
@@ -116,6 +123,7 @@ class ExportReport:
     folded: int
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    swap: SwapReport | None = None
 
     @property
     def ok(self) -> bool:
@@ -138,6 +146,7 @@ class ExportReport:
             "operators": self.operators,
             "weight_bytes": self.weight_bytes,
             "folded_batch_norms": self.folded,
+            "swap": self.swap.to_dict() if self.swap is not None else None,
             "notes": self.notes,
             "seconds": {stage: round(took, 3) for stage, took in self.seconds.items()},
         }
@@ -164,6 +173,8 @@ class ExportReport:
             lines += [
                 "  parity " + line if i == 0 else line for i, line in enumerate(self.parity.to_text().splitlines())
             ]
+        if self.swap is not None:
+            lines += ["  " + line for line in self.swap.to_text().splitlines()]
         lines.append(f"next: edge4d verify {self.path}")
         lines.append(f"      edge4d build {self.path} --runtime onnxruntime")
         return "\n".join(lines)

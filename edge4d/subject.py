@@ -25,6 +25,7 @@ class Subject:
         source: file name and SHA-256, or the class name of a module in memory.
         path: the file, None for a module in memory.
         notes: what the user should know about how the inputs were found.
+        graph: what kind of file holds a graph without modules (so that no layer can be replaced); empty for a module.
     """
 
     model: Any
@@ -33,6 +34,7 @@ class Subject:
     source: str
     path: Path | None = None
     notes: list[str] = field(default_factory=list)
+    graph: str = ""
 
     @classmethod
     def of(
@@ -58,7 +60,11 @@ class Subject:
                     f"no example inputs for {type(model).__name__}",
                     hint="pass args=(clip,), a tensor of the right shape",
                 )
-            return cls(model, tuple(args or ()), dict(kwargs or {}), type(model).__name__)
+            import torch
+
+            program = isinstance(model, torch.export.ExportedProgram)
+            graph = "an ExportedProgram" if program else ""
+            return cls(model, tuple(args or ()), dict(kwargs or {}), type(model).__name__, graph=graph)
         from edge4d.loading import load_model, resolve_inputs, script_to_module
 
         loaded = load_model(model, factory=factory, trust_pickle=trust_pickle)
@@ -71,7 +77,10 @@ class Subject:
         if loaded.kind == "torchscript":
             network = script_to_module(network, args)
         source = f"{loaded.source.name} sha256:{loaded.source.sha256}"
-        return cls(network, tuple(args), dict(kwargs or {}), source, Path(model), notes)
+        graph = {"torchscript": "a TorchScript archive", "exported-program": "a torch.export archive"}.get(
+            loaded.kind, ""
+        )
+        return cls(network, tuple(args), dict(kwargs or {}), source, Path(model), notes, graph)
 
     def reference(self, names: Sequence[str] | None = None, *, double: bool = False) -> Callable[..., Any]:
         """The 5-D model itself, on the tensors among its inputs as numpy arrays, flat and in order.

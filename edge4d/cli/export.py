@@ -5,15 +5,27 @@ from typing import Annotated
 
 import typer
 
-from edge4d.cli.options import Factory, Force, InputShapes, Json, Output, Seed, TrustPickle, parse_shapes
+from edge4d.cli.options import (
+    Blocks,
+    Calib,
+    Energy,
+    Factory,
+    Force,
+    InputShapes,
+    Json,
+    Output,
+    Seed,
+    TrustPickle,
+    parse_shapes,
+)
 from edge4d.cli.output import emit_json, emit_text, note, stage
 
 
 def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes.")],
-    block: Annotated[
-        str, typer.Option("--block", help="What replaces a Conv3d; `exact` keeps every number.")
-    ] = "exact",
+    block: Blocks = None,
+    energy: Energy = None,
+    calib: Calib = None,
     output: Output = None,
     input_shape: InputShapes = None,
     factory: Factory = None,
@@ -35,6 +47,7 @@ def command(
         edge4d export model.pt2
         edge4d export checkpoint.pth --factory my.models:build --input-shape 1x3x16x112x112
         edge4d export model.pt --block exact -o deploy/model.onnx --force
+        edge4d export weights.pth --factory my.models:build --block 'layer4.*=proposed-add'
         edge4d export model.pt2 --json | jq .parity.ok
     """
     from edge4d.exporting import export
@@ -42,7 +55,9 @@ def command(
     report = export(
         model,
         output=output,
-        block=block,
+        block=block or "exact",
+        block_options={"energy": energy} if energy is not None else None,
+        calib=calib,
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,

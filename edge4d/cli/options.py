@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "Blocks",
+    "Calib",
+    "Energy",
     "Factory",
     "Force",
     "InputShapes",
@@ -64,6 +67,33 @@ Providers = Annotated[
         metavar="NAME",
         help="ONNX Runtime execution provider, e.g. CUDAExecutionProvider; CPUExecutionProvider by default.",
     ),
+]
+
+
+def _complete_block(incomplete: str) -> list[str]:
+    from edge4d.blocks import EXACT, names
+
+    return [name for name in (EXACT, *names()) if name.startswith(incomplete)]
+
+
+Blocks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--block",
+        metavar="NAME|PATTERN=NAME",
+        help="What replaces a 3x3x3 Conv3d: exact (keeps every number, the default), proposed-add, proposed-cat, "
+        "r2plus1d, p3d-a, p3d-b, p3d-c, rank-1; repeat with 'layer4.*=NAME' for some layers.",
+        autocompletion=_complete_block,
+    ),
+]
+
+Energy = Annotated[
+    float | None, typer.Option("--energy", help="r2plus1d: keep this share of each weight's squared norm, e.g. 0.99.")
+]
+
+Calib = Annotated[
+    Path | None,
+    typer.Option("--calib", metavar="CLIPS.npz|FOLDER", help="Clips (N C T H W) that the block is fitted on."),
 ]
 
 

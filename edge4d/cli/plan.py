@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from edge4d.cli.options import Factory, InputShapes, Json, TrustPickle, parse_shapes
+from edge4d.cli.options import Blocks, Calib, Energy, Factory, InputShapes, Json, TrustPickle, parse_shapes
 from edge4d.cli.output import emit_json, emit_text, note, stage
 
 
 def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes.")],
-    block: Annotated[
-        str, typer.Option("--block", help="What replaces a Conv3d; `exact` keeps every number.")
-    ] = "exact",
+    block: Blocks = None,
+    energy: Energy = None,
+    calib: Calib = None,
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
@@ -32,7 +32,9 @@ def command(
 
     report = plan_report(
         model,
-        block=block,
+        block=block or "exact",
+        block_options={"energy": energy} if energy is not None else None,
+        calib=calib,
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,

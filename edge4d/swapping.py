@@ -1,0 +1,189 @@
+"""`edge4d.swap`: a copy of a network with its Conv3d layers replaced by a structure of 2-D convolutions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from edge4d.blocks.choice import BlockSpec, Choice, near_names
+from edge4d.blocks.registry import EXACT, get
+from edge4d.errors import Edge4dError, UsageError
+from edge4d.swap_report import SwapReport, SwapRow
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["swap", "swap_with_report"]
+
+DEFAULT_KERNEL = (3, 3, 3)
+
+
+def swap(
+    model: nn.Module,
+    block: BlockSpec = "proposed-add",
+    layers: str | Sequence[str] | None = None,
+    *,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    calib: Any = None,
+    **options: Any,
+) -> nn.Module:
+    """A trainable copy of `model` with Conv3d layers replaced, each fitted to the weight it replaces.
+
+    The numbers change (unless the block is ``conv3d``, or of full rank); training recovers accuracy. The result
+    carries a `SwapReport` as its attribute ``swap_report``.
+
+    Args:
+        model: any `nn.Module`; left unchanged.
+        block: a structure for all 3×3×3 layers, or a choice per layer: ``{"layer4.*": "proposed-add"}``,
+            ``["exact", "layer4.*=proposed-add"]``. A layer that a pattern names may have any kernel.
+        layers: patterns (``fnmatch``) of the layers that a plain `block` replaces; all 3×3×3 ones when None.
+        args, kwargs: example inputs; with them the report has shapes and multiply-accumulates.
+        calib: clips for a least-squares fit of every layer, see `edge4d.calibrating.calibrate`.
+        options: of the structures, e.g. ``energy=0.99`` or ``alignment="paper"``.
+
+    Raises:
+        UsageError: an unknown block or option, a pattern that fits no Conv3d, nothing to replace, weights that are
+            not finite, or a model without `nn.Conv3d` modules (an `ExportedProgram`, TorchScript).
+    """
+    swapped, _ = swap_with_report(model, block, layers, args=args, kwargs=kwargs, calib=calib, **options)
+    return swapped
+
+
+def swap_with_report(
+    model: nn.Module,
+    block: BlockSpec = "proposed-add",
+    layers: str | Sequence[str] | None = None,
+    *,
+    args: tuple[Any, ...] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    calib: Any = None,
+    **options: Any,
+) -> tuple[nn.Module, SwapReport]:
+    """As `swap`; the report as well."""
+    choice = Choice.of(block)
+    choice.check_options(options)
+    if options.get("width") == "full":
+        raise UsageError(
+            "proposed-cat of full width doubles a layer's channels, so it cannot replace one layer of a network",
+            hint="leave width out, or build a network of that width, as edge4d.models.eco_lite does",
+        )
+    _check_model(model)
+    patterns = (layers,) if isinstance(layers, str) else None if layers is None else tuple(layers)
+    found = _convolutions(model)
+    _check_patterns(found, choice, patterns)
+    try:
+        swapped = copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"{type(model).__name__} cannot be copied: {error}") from error
+    rows: list[SwapRow] = []
+    blocks: dict[int, nn.Module] = {}
+    for name, conv in _convolutions(swapped).items():
+        wanted, reason = _decide(name, conv, choice, patterns)
+        row = _row(name, conv, reason)
+        if wanted is not None:
+            kind = get(wanted)
+            row.block = wanted
+            own = {key: value for key, value in options.items() if key in kind.options}
+            try:
+                replacement = kind.module_class.fit(conv, **own)
+            except Edge4dError as error:
+                raise type(error)(f"layer {name}: {error.message}", hint=error.hint) from error
+            row.parameters_after = sum(p.numel() for p in replacement.parameters())
+            row.relative_error = relative_error(conv, replacement)
+            blocks[id(conv)] = replacement
+        rows.append(row)
+    if not blocks and not choice.exact:
+        reasons = "; ".join(sorted({row.reason for row in rows if row.reason})) or "the model has no nn.Conv3d"
+        raise UsageError(
+            f"nothing to replace in {type(model).__name__}: {reasons}",
+            hint="name the layers: --block 'layer4.*=proposed-add', in Python layers=['layer4.*']",
+        )
+    swapped = _replaced(swapped, blocks)
+    report = SwapReport(choice.label, tuple(rows))
+    if args is not None or kwargs:
+        from edge4d.blocks.cost import count
+
+        count(swapped, rows, tuple(args or ()), dict(kwargs or {}))
+    if calib is not None:
+        from edge4d.calibrating import calibrate
+
+        report.calibration = calibrate(model, swapped, calib, rows)
+    swapped.swap_report = report  # type: ignore[assignment]
+    return swapped, report
+
+
+def relative_error(conv: nn.Conv3d, block: Any) -> float | None:
+    """‖K − W‖ / ‖W‖ of the kernel K that a block equals; None when it equals none (a ReLU inside, paper alignment)."""
+    kernel = block.kernel()
+    if kernel is None:
+        return None
+    weight = conv.weight.detach().double()
+    norm = float(weight.norm())
+    return float((kernel - weight).norm()) / norm if norm else float(kernel.norm() > 0)
+
+
+def _check_model(model: Any) -> None:
+    import torch
+    from torch import nn
+
+    if isinstance(model, torch.export.ExportedProgram | torch.jit.ScriptModule) or not isinstance(model, nn.Module):
+        raise UsageError(
+            f"a block replaces nn.Conv3d modules, and {type(model).__name__} has none: its layers are already a graph",
+            hint="pass the nn.Module itself, or its state_dict with --factory package.module:callable",
+        )
+
+
+def _convolutions(model: nn.Module) -> dict[str, nn.Conv3d]:
+    """Every Conv3d once, by the first name it has."""
+    from torch import nn
+
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv3d)}
+
+
+def _check_patterns(found: Mapping[str, nn.Conv3d], choice: Choice, layers: tuple[str, ...] | None) -> None:
+    for pattern in (*(pattern for pattern, _ in choice.rules), *(layers or ())):
+        if not any(fnmatchcase(name, pattern) for name in found):
+            listed = near_names(pattern, list(found))
+            raise UsageError(
+                f"the pattern {pattern!r} fits none of the {len(found)} Conv3d layers",
+                hint=f"layers of the model: {listed}" if found else "the model has no nn.Conv3d",
+            )
+
+
+def _decide(name: str, conv: nn.Conv3d, choice: Choice, layers: tuple[str, ...] | None) -> tuple[str | None, str]:
+    """The structure for a layer, or None and why it is left alone."""
+    from torch import nn
+
+    if type(conv).forward is not nn.Conv3d.forward or type(conv)._conv_forward is not nn.Conv3d._conv_forward:
+        return None, f"{type(conv).__name__} computes in its own way"
+    ruled = choice.rule_for(name)
+    if ruled is not None:
+        return (None, "exact was asked for") if ruled == EXACT else (ruled, "")
+    if choice.default == EXACT:
+        return None, "no pattern names it"
+    if layers is not None:
+        fits = any(fnmatchcase(name, pattern) for pattern in layers)
+        return (choice.default, "") if fits else (None, "no pattern names it")
+    if tuple(conv.kernel_size) != DEFAULT_KERNEL:
+        return None, f"its kernel is {'x'.join(map(str, conv.kernel_size))}, not 3x3x3"
+    return choice.default, ""
+
+
+def _row(name: str, conv: nn.Conv3d, reason: str) -> SwapRow:
+    own = sum(p.numel() for p in conv.parameters())
+    kernel = (conv.kernel_size[0], conv.kernel_size[1], conv.kernel_size[2])
+    return SwapRow(name, None, reason, kernel, conv.in_channels, conv.out_channels, own, own)
+
+
+def _replaced(model: nn.Module, blocks: Mapping[int, nn.Module]) -> nn.Module:
+    """Put the blocks in, wherever a layer is referred to; a layer that several modules share stays one module."""
+    if id(model) in blocks:
+        return blocks[id(model)]
+    for parent in list(model.modules()):
+        for key, child in list(parent._modules.items()):
+            if child is not None and id(child) in blocks:
+                parent._modules[key] = blocks[id(child)]
+    return model
