@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge4d.lowering.registry import register_rule
     from edge4d.ports import Port
     from edge4d.report import ExportReport
+    from edge4d.swapping import swap
 
 _HOME = {
     "ExportReport": "edge4d.report",
@@ -27,8 +28,9 @@ _HOME = {
     "open": "edge4d.artifact",
     "plan": "edge4d.lowered",
     "register_rule": "edge4d.lowering.registry",
+    "swap": "edge4d.swapping",
 }
-_PACKAGES = ("exporters", "loading", "validators")
+_PACKAGES = ("blocks", "exporters", "loading", "validators")
 
 __all__ = [
     "ExportReport",
@@ -40,6 +42,7 @@ __all__ = [
     "open",
     "plan",
     "register_rule",
+    "swap",
 ]
 
 

@@ -1,4 +1,4 @@
-"""How far a rewritten network is from the original: said plainly, since a block other than `exact` changes the numbers."""
+"""How far a rewritten network is from the original, since a block other than `exact` changes the numbers."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def export(
         args: example inputs of a module in memory; shapes are fixed by them.
         kwargs: keyword inputs of a module in memory.
         output: the ``.onnx`` to write; beside the model's own file when None.
-        block: ``exact`` keeps every number; a structure replaces the 3×3×3 layers; or a choice per layer, as `swap` has it.
+        block: ``exact`` keeps every number; a structure replaces the 3×3×3 layers; or a choice per layer, as in `swap`.
         block_options: of the structures, e.g. ``{"energy": 0.99}``.
         calib: clips that the structures are fitted on, see `edge4d.calibrating.calibrate`.
         input_shapes: logical shapes for a model file that carries none.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge4d.errors import RuntimeUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from edge4d.comparison import Comparison
+    from edge4d.comparison_table import Comparison
 
 __all__ = ["check_plot", "plot"]
 

@@ -82,16 +82,19 @@ class Calibration:
         clips: how many.
         before, after: relative error at the output, data-free and calibrated.
         kept: whether the calibrated weights were kept: they are not where they would be worse.
+        norms: whether re-estimated batch-norm statistics were kept, likewise.
     """
 
     clips: int
     before: float
     after: float
     kept: bool
+    norms: bool
 
     def to_text(self) -> str:
         """One sentence."""
         verdict = "" if self.kept else "; the data-free fit was kept"
+        verdict += "; batch norms re-estimated" if self.norms else ""
         return f"calibrated on {self.clips} clips: error at the output {self.before:.3g} -> {self.after:.3g}{verdict}"
 
 

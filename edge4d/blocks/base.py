@@ -7,6 +7,7 @@ computed: ``(N·T, C, H, W)`` for a spatial convolution, ``(N, C, T, H·W)`` for
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,10 +20,38 @@ from edge4d.errors import UsageError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ACTIVATIONS", "Block", "SpatialConv", "TemporalConv", "activation_of", "pick_frames", "pick_pixels"]
+__all__ = [
+    "ACTIVATIONS",
+    "Block",
+    "SpatialConv",
+    "System",
+    "TemporalConv",
+    "activation_of",
+    "pick_frames",
+    "pick_pixels",
+]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU}
 """What may stand between two convolutions of a serial structure."""
+
+
+@dataclass(frozen=True)
+class System:
+    """Weights of a block in which some of its output channels are linear, given everything else: to be solved for.
+
+    Attributes:
+        convs: their sum makes the channels.
+        columns: what each of them multiplies, (groups, rows, taps); a row is a place (n, t', h', w').
+        bias: of the channels, None where they have none.
+        members: which of the block's output channels they are (group after group), None for all.
+        offset: what else adds to the channels, (N, S, T', H', W'); None for nothing.
+    """
+
+    convs: tuple[nn.Conv2d, ...]
+    columns: tuple[Tensor, ...]
+    bias: Tensor | None
+    members: Tensor | None = None
+    offset: Tensor | None = None
 
 
 class Block(nn.Module):
@@ -84,6 +113,10 @@ class Block(nn.Module):
         """The weight of the Conv3d that this block equals, float64; None where it equals none (a ReLU inside, …)."""
         raise NotImplementedError
 
+    def systems(self, clip: Tensor) -> tuple[System, ...]:
+        """The least-squares systems of a calibration, for a batch of clips (N, C, T, H, W) as this block sees it."""
+        raise NotImplementedError
+
     def forward(self, clip: Tensor) -> Tensor:
         """Map (N, C, T, H, W), or (C, T, H, W), as the Conv3d does."""
         if clip.dim() == 4:
@@ -138,6 +171,11 @@ class SpatialConv(nn.Conv2d):
         out = super().forward(frames)
         return out.reshape(n, t, *out.shape[1:]).transpose(1, 2)
 
+    def columns(self, clip: Tensor) -> Tensor:
+        """What the weight multiplies: (N, C, T, H, W) → (groups, N·T·H'·W', C/groups·kH·kW)."""
+        n, c, t, h, w = clip.shape
+        return _columns(self, _pad(clip.transpose(1, 2).reshape(n * t, c, h, w), self.pads, self.mode))
+
 
 class TemporalConv(nn.Conv2d):
     """The kT×1 convolution of every pixel's history.
@@ -176,6 +214,18 @@ class TemporalConv(nn.Conv2d):
         n, c, t, h, w = clip.shape
         out = super().forward(_pad(clip.reshape(n, c, t, h * w), self.pads, self.mode))
         return out.reshape(n, out.shape[1], out.shape[2], *(sizes or (h, w)))
+
+    def columns(self, clip: Tensor) -> Tensor:
+        """What the weight multiplies: (N, C, T, H, W) → (groups, N·T'·H·W, C/groups·kT)."""
+        n, c, t, h, w = clip.shape
+        return _columns(self, _pad(clip.reshape(n, c, t, h * w), self.pads, self.mode))
+
+
+def _columns(conv: nn.Conv2d, image: Tensor) -> Tensor:
+    """(B, C, *) → (groups, B·places, C/groups·taps), in the order of the weight's axes."""
+    unfolded = F.unfold(image, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # type: ignore[arg-type]
+    batch, _, places = unfolded.shape
+    return unfolded.reshape(batch, conv.groups, -1, places).permute(1, 0, 3, 2).reshape(conv.groups, batch * places, -1)
 
 
 def _own_padding(pads: list[Pair], mode: str) -> tuple[tuple[int, ...], tuple[int, ...] | None]:

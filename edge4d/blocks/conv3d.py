@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from edge4d.blocks.base import Block
+from edge4d.blocks.base import Block, System
 from edge4d.blocks.geometry import Geometry
 
 __all__ = ["Conv3dBlock"]
@@ -47,6 +47,10 @@ class Conv3dBlock(Block):
         self.conv.weight.copy_(weight)
         if bias is not None and self.conv.bias is not None:
             self.conv.bias.copy_(bias)
+
+    def systems(self, clip: Tensor) -> tuple[System, ...]:
+        """None: it is exact already."""
+        return ()
 
     def kernel(self) -> Tensor:
         """The weight."""

@@ -32,8 +32,9 @@ def leading_basis(matrix: Tensor, rank: int) -> Tensor:
     That is several times faster than an SVD. It blurs singular values below 1e-8 of the greatest; as the other factor
     is a projection of the matrix itself, a blurred vector costs no more than such a value, and at full rank nothing.
     """
-    vectors = torch.linalg.eigh(matrix @ matrix.mT).eigenvectors  # ascending
-    return vectors[..., -rank:].flip(-1)
+    vectors: Tensor = torch.linalg.eigh(matrix @ matrix.mT).eigenvectors  # ascending
+    leading: Tensor = vectors[..., -rank:].flip(-1)
+    return leading
 
 
 def _balanced(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edge4d.blocks.base import pick_frames
+from edge4d.blocks.base import System, pick_frames
 from edge4d.blocks.geometry import Geometry
 from edge4d.blocks.serial import Serial, compose
 
@@ -36,9 +36,7 @@ class P3dC(Serial):
 
     def transform(self, clip: Tensor) -> Tensor:
         """Both paths, added."""
-        between = self.spatial(clip)
-        if self.activation is not None:
-            between = self.activation(between)
+        between = self.between(clip)
         result: Tensor = pick_frames(between, self.geometry) + self.temporal(between)
         return result
 
@@ -46,6 +44,12 @@ class P3dC(Serial):
         """The SVD of P3D-A; T gives up what the direct path adds."""
         super().adopt(weight, bias)
         self.temporal.weight.sub_(self._direct())
+
+    def systems(self, clip: Tensor) -> tuple[System, ...]:
+        """The temporal convolution, given the spatial one and the direct path."""
+        between = self.between(clip)
+        direct = pick_frames(between, self.geometry)
+        return (System((self.temporal,), (self.temporal.columns(between),), self.temporal.bias, offset=direct),)
 
     def kernel(self) -> Tensor | None:
         """Σ_m (T[s, m, t] + [s = m, t middle])·S[m, c, h, w]."""

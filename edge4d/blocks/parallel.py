@@ -56,6 +56,15 @@ class SpatialBranch(nn.Module):
         pooled: Tensor = self.pool(frames.reshape(n, s, t, h * w))
         return pooled.reshape(n, s, t, h, w)
 
+    def columns(self, clip: Tensor) -> Tensor:
+        """What the spatial weight multiplies where the pooling passes channels on, as a fit leaves it."""
+        return self.conv.columns(pick_frames(clip, self.geometry))
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias of the branch, wherever it stands."""
+        return self.conv.bias if self.pool is None else self.pool.bias
+
     def adopt(self, weight: Tensor, bias: Tensor | None) -> None:
         """Take the middle temporal tap (S, C/groups, kH, kW); the pooling passes channels on."""
         self.conv.weight.copy_(weight)
@@ -137,6 +146,10 @@ class TemporalBranch(nn.Module):
             )
         strided: Tensor = self.conv(clip, sizes)
         return strided
+
+    def columns(self, clip: Tensor) -> Tensor:
+        """What the weight multiplies."""
+        return self.conv.columns(clip if self.flattened else pick_pixels(clip, self.geometry))
 
     def adopt(self, weight: Tensor, bias: Tensor | None) -> None:
         """Take the middle spatial tap (S, C/groups, kT)."""

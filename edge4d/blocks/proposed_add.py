@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edge4d.blocks.base import Block
+from edge4d.blocks.base import Block, System
 from edge4d.blocks.geometry import Geometry
 from edge4d.blocks.parallel import SpatialBranch, TemporalBranch
 
@@ -54,6 +54,11 @@ class ProposedAdd(Block):
         temporal[:, :, t] /= 2
         self.spatial.adopt(spatial, None)
         self.temporal.adopt(temporal, bias)
+
+    def systems(self, clip: Tensor) -> tuple[System, ...]:
+        """Both branches at once."""
+        columns = (self.spatial.columns(clip), self.temporal.columns(clip))
+        return (System((self.spatial.conv, self.temporal.conv), columns, self.temporal.conv.bias),)
 
     def kernel(self) -> Tensor | None:
         """The cross; None where paper alignment looks at other pixels than a Conv3d would."""

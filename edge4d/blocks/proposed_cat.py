@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edge4d.blocks.base import Block
+from edge4d.blocks.base import Block, System
 from edge4d.blocks.geometry import Geometry
 from edge4d.blocks.parallel import SpatialBranch, TemporalBranch
 from edge4d.errors import UsageError
@@ -82,10 +82,7 @@ class ProposedCat(Block):
 
     def transform(self, clip: Tensor) -> Tensor:
         """Both branches, joined; the channels in the Conv3d's order."""
-        first = second = clip
-        if self.by_group:
-            own = self.spatial.conv.in_channels
-            first, second = clip.index_select(1, self.inputs[:own]), clip.index_select(1, self.inputs[own:])
+        first, second = self._inputs(clip)
         spatial: Tensor = self.spatial(first)
         both = spatial if self.temporal is None else torch.cat([spatial, self.temporal(second)], 1)
         return both if self.full else both.index_select(1, self.order)
@@ -101,6 +98,25 @@ class ProposedCat(Block):
         self.spatial.adopt(spatial[mine], bias[mine] if bias is not None else None)
         if self.temporal is not None:
             self.temporal.adopt(temporal[theirs], bias[theirs] if bias is not None else None)
+
+    def systems(self, clip: Tensor) -> tuple[System, ...]:
+        """One for each branch; none with full width, which makes other channels than the Conv3d."""
+        if self.full:
+            return ()
+        first, second = self._inputs(clip)
+        mine, theirs = self._members()
+        spatial = System((self.spatial.conv,), (self.spatial.columns(first),), self.spatial.bias, mine)
+        if self.temporal is None:
+            return (spatial,)
+        columns = self.temporal.columns(second)
+        return spatial, System((self.temporal.conv,), (columns,), self.temporal.conv.bias, theirs)
+
+    def _inputs(self, clip: Tensor) -> tuple[Tensor, Tensor]:
+        """The channels that each branch sees: all of them, but for depthwise layers."""
+        if not self.by_group:
+            return clip, clip
+        own = self.spatial.conv.in_channels
+        return clip.index_select(1, self.inputs[:own]), clip.index_select(1, self.inputs[own:])
 
     def kernel(self) -> Tensor | None:
         """Per channel one arm of the cross; None with full width or paper alignment, which no such Conv3d equals."""

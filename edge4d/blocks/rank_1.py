@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edge4d.blocks.base import Block, SpatialConv, TemporalConv
+from edge4d.blocks.base import Block, SpatialConv, System, TemporalConv
 from edge4d.blocks.factors import best_factors, leading_basis
 from edge4d.blocks.geometry import Geometry
 from edge4d.errors import UsageError
@@ -25,7 +25,7 @@ from edge4d.errors import UsageError
 __all__ = ["Rank1"]
 
 SWEEPS = 1
-"""Alternating least-squares sweeps after the first truncation. Each gains less than a percent and costs two eigendecompositions."""
+"""Alternating sweeps after the first truncation: each gains less than a percent, for two eigendecompositions."""
 
 
 class Rank1(Block):
@@ -73,6 +73,11 @@ class Rank1(Block):
         self.along_w.weight.copy_(right.reshape(self.along_w.weight.shape))
         if bias is not None and self.along_t.bias is not None:
             self.along_t.bias.copy_(bias)
+
+    def systems(self, clip: Tensor) -> tuple[System, ...]:
+        """The last convolution, given the first two."""
+        columns = self.along_t.columns(self.along_h(self.along_w(clip)))
+        return (System((self.along_t,), (columns,), self.along_t.bias),)
 
     def kernel(self) -> Tensor:
         """Σ_ab T[s, a, t]·H[a, b, h]·W[b, c, w] within each group."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from edge4d.blocks.base import Block, SpatialConv, TemporalConv, activation_of
+from edge4d.blocks.base import Block, SpatialConv, System, TemporalConv, activation_of
 from edge4d.blocks.factors import best_factors
 from edge4d.blocks.geometry import Geometry
 from edge4d.errors import UsageError
@@ -39,10 +39,7 @@ class Serial(Block):
 
     def transform(self, clip: Tensor) -> Tensor:
         """Frames packing, then temporal packing."""
-        between = self.spatial(clip)
-        if self.activation is not None:
-            between = self.activation(between)
-        result: Tensor = self.temporal(between)
+        result: Tensor = self.temporal(self.between(clip))
         return result
 
     def adopt(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -55,6 +52,16 @@ class Serial(Block):
         self.spatial.weight.copy_(right.reshape(self.spatial.weight.shape))
         if bias is not None and self.temporal.bias is not None:
             self.temporal.bias.copy_(bias)
+
+    def systems(self, clip: Tensor) -> tuple[System, ...]:
+        """The temporal convolution, given the spatial one."""
+        between = self.between(clip)
+        return (System((self.temporal,), (self.temporal.columns(between),), self.temporal.bias),)
+
+    def between(self, clip: Tensor) -> Tensor:
+        """What lies between the two convolutions, (N, M, T, H', W')."""
+        between: Tensor = self.spatial(clip)
+        return between if self.activation is None else self.activation(between)
 
     def kernel(self) -> Tensor | None:
         """Σ_m T[s, m, t]·S[m, c, h, w] within each group."""
