@@ -31,7 +31,7 @@ test-slow: setup  ## real networks and large files
 	$(BIN)/python -m pytest -m slow
 
 # What meets the other packages; the algebra and the rules below it meet torch alone, which has one tested version.
-LOWEST := tests/test_exporting.py tests/test_artifact.py tests/test_checking.py tests/validators tests/exporters tests/cli
+LOWEST := tests/test_exporting.py tests/test_artifact.py tests/test_checking.py tests/validators tests/exporters
 
 test-lowest: constraints-lowest.txt  ## the oldest versions that pyproject.toml admits
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
