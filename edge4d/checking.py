@@ -1,4 +1,4 @@
-"""`edge4d verify` and `edge4d parity` as functions: the gate over several files, model files against each other.
+"""`edge4d parity` as a function: model files against each other.
 
 Files of a runtime (``.onnx``…) run on it, anything else runs on PyTorch; all of them get the same logical arrays.
 """
@@ -6,47 +6,24 @@ Files of a runtime (``.onnx``…) run on it, anything else runs on PyTorch; all 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.errors import Edge4dError, LoadError, UsageError, ValidationError
+from edge4d.errors import Edge4dError, LoadError, UsageError
 from edge4d.ports import Port
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from edge4d.validators.findings import Report
     from edge4d.validators.parity import ParityReport, Tolerance
 
-__all__ = ["check_parity", "verify_paths"]
+__all__ = ["check_parity"]
 
 _SIZE_LIMIT = 2**34  # bytes that an archive of inputs may unpack to
-
-
-def verify_paths(paths: Sequence[Path], *, max_rank: int = 4) -> Iterator[tuple[Path, Report | ValidationError]]:
-    """The gate over several files, one after the other; a file that cannot be read does not stop the others.
-
-    Args:
-        paths: ONNX files.
-        max_rank: the limit.
-
-    Yields:
-        (path, its report, or what is wrong with the file).
-
-    Raises:
-        UsageError: a limit below 1.
-    """
-    from edge4d.validators.rank import check_rank
-
-    for path in paths:
-        try:
-            yield path, check_rank(path, max_rank)
-        except ValidationError as error:
-            yield path, error
 
 
 def check_parity(

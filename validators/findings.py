@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,10 +11,14 @@ __all__ = [
     "CODES",
     "SCHEMA_VERSION",
     "Code",
+    "FailOn",
     "Finding",
     "Report",
     "Severity",
     "Shape",
+    "Step",
+    "UNPROVEN",
+    "Verdict",
     "Where",
     "finding",
     "shape_text",
@@ -24,6 +28,8 @@ SCHEMA_VERSION = 1
 """Of `Report.to_dict`; raised when a key changes its meaning or goes away."""
 
 Severity = Literal["error", "warning"]
+FailOn = Literal["error", "warning", "never"]
+Verdict = Literal["pass", "fail", "unknown"]
 
 Shape = tuple[int | str | None, ...]
 """Sizes of a value: a number, the name of a dynamic size, or None for a size that nothing tells."""
@@ -90,9 +96,24 @@ _TABLE = (
         "the file holds a section that the gate does not look into",
         "export the model for inference, without training_info",
     ),
+    Code(
+        "E4D101",
+        "device-limit",
+        "the graph goes beyond a limit that the device's documents state",
+        "change the layer, or choose another device; `edge4d verify --list-profiles` shows what each one states",
+    ),
+    Code(
+        "E4D102",
+        "device-limit-unproven",
+        "nothing proves that the graph keeps a limit of the device",
+        "fix the dynamic sizes when exporting, so that there is something to check",
+    ),
 )
 
 CODES: Mapping[str, Code] = {code.code: code for code in _TABLE}
+
+UNPROVEN = frozenset({"E4D002", "E4D007", "E4D102"})
+"""Codes that say "nothing shows that this is well", not "this is wrong"; they fail all the same."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +153,46 @@ class Where:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A value on the way from an input to the value that a finding is about.
+
+    Attributes:
+        value: its name.
+        shape: its sizes; None when the rank is unknown.
+        op: what made it; None for an input or a weight.
+        node: the name of the node that made it, likewise.
+        skipped: how many nodes before it, which change no rank, are left out.
+        cut: whether further steps are left out between this one and the next.
+    """
+
+    value: str
+    shape: Shape | None
+    op: str | None = None
+    node: str | None = None
+    skipped: int = 0
+    cut: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready mapping of the attributes."""
+        shape = None if self.shape is None else list(self.shape)
+        return {
+            "value": self.value,
+            "shape": shape,
+            "op": self.op,
+            "node": self.node,
+            "skipped": self.skipped,
+            "cut": self.cut,
+        }
+
+    def to_text(self) -> str:
+        """``Reshape 'up' → x_r5 [1, 2, 2, 8, 8]``."""
+        made = "" if self.op is None else f"{self.op} {self.node!r} → "
+        left_out = f"({self.skipped} of the same rank) → " if self.skipped else ""
+        shape = "of unknown rank" if self.shape is None else shape_text(self.shape)
+        return f"{left_out}{made}{self.value} {shape}{' → …' if self.cut else ''}"
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing that is wrong.
 
@@ -142,6 +203,8 @@ class Finding:
         message: what was got and what was expected, one line.
         where: the place.
         hint: what to do.
+        chain: how the value came about, from an input to it; empty where that does not apply.
+        source: of a device's limit, the address of the document that states it.
     """
 
     code: str
@@ -150,6 +213,8 @@ class Finding:
     message: str
     where: Where
     hint: str
+    chain: tuple[Step, ...] = ()
+    source: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of the attributes."""
@@ -160,13 +225,24 @@ class Finding:
             "message": self.message,
             "where": self.where.to_dict(),
             "hint": self.hint,
+            "chain": [step.to_dict() for step in self.chain],
+            "source": self.source,
         }
 
 
-def finding(code: str, message: str, where: Where, *, hint: str | None = None, severity: Severity = "error") -> Finding:
+def finding(
+    code: str,
+    message: str,
+    where: Where,
+    *,
+    hint: str | None = None,
+    severity: Severity = "error",
+    chain: tuple[Step, ...] = (),
+    source: str | None = None,
+) -> Finding:
     """A finding whose name and, unless given, hint come from the table of codes."""
     entry = CODES[code]
-    return Finding(code, entry.name, severity, message, where, entry.hint if hint is None else hint)
+    return Finding(code, entry.name, severity, message, where, entry.hint if hint is None else hint, chain, source)
 
 
 @dataclass(frozen=True)
@@ -180,6 +256,9 @@ class Report:
         settings: what was asked for, e.g. ``{"max_rank": 4}``.
         path: the file; None for a model in memory.
         highest_rank: the greatest rank seen; None when no rank is known.
+        set_aside: how many findings are not among `findings` since the user wants it so, by reason:
+            ``ignored``, ``baseline``.
+        fail_on: the mildest severity that fails.
         schema_version: of `to_dict`.
     """
 
@@ -189,17 +268,28 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)
     path: str | None = None
     highest_rank: int | None = None
+    set_aside: Mapping[str, int] = field(default_factory=dict)
+    fail_on: FailOn = "error"
     schema_version: int = SCHEMA_VERSION
 
     @property
     def ok(self) -> bool:
-        """Whether no finding is an error."""
-        return all(item.severity != "error" for item in self.findings)
+        """Whether no finding is an error (nor a warning, with `fail_on` ``warning``)."""
+        failing = ("error", "warning") if self.fail_on == "warning" else ("error",)
+        return all(item.severity not in failing for item in self.findings)
+
+    @property
+    def verdict(self) -> Verdict:
+        """``pass``; ``unknown`` when all that stands in its way is that something could not be proven; ``fail``."""
+        codes = {item.code for item in self.findings if self.fail_on == "warning" or item.severity == "error"}
+        if not codes:
+            return "pass"
+        return "unknown" if codes <= UNPROVEN else "fail"
 
     @property
     def exit_code(self) -> int:
-        """0 when `ok`, else 1. The only place where a verdict becomes an exit code."""
-        return 0 if self.ok else 1
+        """0 when `ok`, else 1; always 0 with `fail_on` ``never``. The only place where a verdict becomes a number."""
+        return 0 if self.ok or self.fail_on == "never" else 1
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping; its keys are stable within one `schema_version`."""
@@ -207,10 +297,14 @@ class Report:
             "schema_version": self.schema_version,
             "path": self.path,
             "ok": self.ok,
+            "verdict": self.verdict,
             "exit_code": self.exit_code,
+            "fail_on": self.fail_on,
             "settings": dict(self.settings),
             "checked": dict(self.checked),
             "highest_rank": self.highest_rank,
+            "counts": dict(Counter(item.code for item in self.findings)),
+            "set_aside": dict(self.set_aside),
             "versions": dict(self.versions),
             "findings": [item.to_dict() for item in self.findings],
         }
@@ -221,34 +315,9 @@ class Report:
         Args:
             limit: how many findings of a kind to show; None for all.
         """
-        counts = Counter(item.code for item in self.findings)
-        what = ", ".join(f"{counts[code]} {CODES[code].name}" for code in CODES if counts[code]) or "ok"
-        looked = ", ".join(_counted(n, noun) for noun, n in self.checked.items() if n)
-        rank = "" if self.highest_rank is None else f"; highest rank {self.highest_rank}"
-        lines = [f"{'✓' if self.ok else '✗'} {self.path or 'model'}: {what} (checked {looked or 'nothing'}{rank})"]
-        for code in CODES:
-            lines += _group([item for item in self.findings if item.code == code], limit)
-        return "\n".join(lines)
+        from edge4d.validators.formats.text import report_text
 
-
-def _group(items: Sequence[Finding], limit: int | None) -> Iterable[str]:
-    """The lines of one kind of finding; a hint that several share is said once, after them."""
-    if not items:
-        return
-    kind = CODES[items[0].code]
-    yield f"  {kind.code} {kind.name}: {kind.explanation}"
-    shown = items if limit is None else items[:limit]
-    for item in shown:
-        place = item.where.to_text()
-        yield f"    {place}: {item.message}" if place else f"    {item.message}"
-    if len(items) > len(shown):
-        yield f"    … and {len(items) - len(shown)} more (--verbose shows all)"
-    for hint in dict.fromkeys(item.hint for item in shown):
-        yield f"    hint: {hint}"
-
-
-def _counted(n: int, plural: str) -> str:
-    return f"{n} {plural.removesuffix('s') if n == 1 else plural}"
+        return report_text(self, limit=limit)
 
 
 def shape_text(shape: Shape) -> str:

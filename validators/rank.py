@@ -7,15 +7,14 @@ looked at. A rank that cannot be proven is a finding, and what the file claims a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from edge4d.errors import UsageError
+from edge4d.validators.facts import Facts
 from edge4d.validators.findings import CODES, Finding, Report, Shape, Where, finding, shape_text
-from edge4d.validators.inference import Inferred, Occurrence, infer
-from edge4d.validators.inventory import Inventory, Scope, Site, callee, normal_domain, take_inventory
+from edge4d.validators.inference import Occurrence, infer
+from edge4d.validators.inventory import Scope, Site, callee, normal_domain, take_inventory
 from edge4d.validators.provenance import source_of
 from edge4d.validators.reading import read_model
 from edge4d.validators.structure import structure_findings
@@ -66,115 +65,6 @@ def check_rank(model: onnx.ModelProto | bytes | str | os.PathLike[str], max_rank
     )
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the rules look at.
-
-    Attributes:
-        inventory: the model taken apart.
-        inferred: what is known about its values.
-        max_rank: the limit.
-    """
-
-    inventory: Inventory
-    inferred: Inferred
-    max_rank: int
-
-    @cached_property
-    def at(self) -> dict[int, list[Occurrence]]:
-        """What each node was met as, by its number; the worst (unknown outputs, then high ranks) first."""
-        met: dict[int, list[Occurrence]] = {}
-        for one in self.inferred.occurrences:
-            met.setdefault(one.site, []).append(one)
-        return met
-
-    def results(self, site: Site, i: int) -> list[Value]:
-        """What is known about an output of a node, each time it is met; one unknown value if it never was."""
-        name = site.node.output[i]
-        if callee(site.node) in self.inventory.functions:
-            return self.inferred.results.get((site.index, i)) or [Value(name)]
-        return [one.outputs[i] for one in self.at.get(site.index, ())] or [Value(name)]
-
-    def formals(self, scope: Scope, i: int) -> list[Value]:
-        """What is known about an input of the main graph, of a subgraph or of a function."""
-        name = scope.input_names[i]
-        if scope is self.inventory.main:
-            entry = self.inventory.model.graph.input[i]
-            return [Value(name, entry.type)]
-        if scope.owner is not None:
-            site, key = scope.owner
-            return [one.formals[key][i] for one in self.at.get(site.index, ())] or [Value(name)]
-        return []  # an input of a function is a value of its caller, and looked at there
-
-    @cached_property
-    def values(self) -> list[tuple[Site | Scope, str, list[Value], str]]:
-        """Every value that is no weight: (its node or its scope, its name, what is known, what it is)."""
-        found: list[tuple[Site | Scope, str, list[Value], str]] = []
-        for scope in self.inventory.scopes:
-            kind = "graph input" if scope is self.inventory.main else "subgraph input"
-            weights = {tensor.name for tensor in scope.graph.initializer} if scope.graph is not None else set()
-            for i, name in enumerate(scope.input_names):
-                if name not in weights and (met := self.formals(scope, i)):
-                    found.append((scope, name, met, kind))
-            for site in scope.sites:
-                for i, name in enumerate(site.node.output):
-                    if name:
-                        found.append((site, name, self.results(site, i), "value"))
-        for key in self.inventory.callers_of_nothing():
-            scope = self.inventory.functions[key]
-            found += [
-                (scope, name, [Value(name)], "input of a function that nothing calls") for name in scope.input_names
-            ]
-        return found
-
-    @cached_property
-    def tensors(self) -> list[tuple[Site | Scope, str, Shape, str]]:
-        """Every weight and tensor attribute: (its node or its scope, its name, its sizes, what it is)."""
-        found: list[tuple[Site | Scope, str, Shape, str]] = []
-        for scope in self.inventory.scopes:
-            if (graph := scope.graph) is not None:
-                found += [(scope, t.name, tuple(t.dims), "initializer") for t in graph.initializer]
-                found += [(scope, s.values.name, tuple(s.dims), "sparse initializer") for s in graph.sparse_initializer]
-            for site in scope.sites:
-                # What a Constant holds is its result, which is looked at as such.
-                if site.op != "Constant":
-                    found += [(site, a, dims, "tensor attribute") for a, dims in _tensors(site.node.attribute)]
-        for scope in self.inventory.functions.values():
-            defaults = getattr(scope.body, "attribute_proto", ())
-            found += [(scope, a, dims, "default of attribute") for a, dims in _tensors(defaults)]
-        return found
-
-    @cached_property
-    def checked(self) -> dict[str, int]:
-        """How many of each thing were looked at."""
-        weights = sum("initializer" in kind for *_, kind in self.tensors)
-        return {
-            "graphs": len(self.inventory.scopes) - len(self.inventory.functions),
-            "functions": len(self.inventory.functions),
-            "nodes": len(self.inventory.sites),
-            "values": len(self.values),
-            "initializers": weights,
-            "attributes": len(self.tensors) - weights,
-        }
-
-    @cached_property
-    def highest_rank(self) -> int | None:
-        """The greatest rank seen anywhere; None when none is known."""
-        ranks = [len(shape) for _, _, shape, _ in self.tensors]
-        ranks += [value.rank for _, _, met, _ in self.values for value in met if value.rank is not None]
-        return max(ranks, default=None)
-
-
-def _tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[tuple[str, Shape]]:
-    for attribute in attributes:
-        if attribute.HasField("t"):
-            yield attribute.name, tuple(attribute.t.dims)
-        if attribute.HasField("sparse_tensor"):
-            yield attribute.name, tuple(attribute.sparse_tensor.dims)
-        for many in (attribute.tensors, attribute.sparse_tensors):
-            yield from ((attribute.name, tuple(tensor.dims)) for tensor in many)
-
-
 def _where(home: Site | Scope, value: str | None = None, shape: Shape | None = None) -> Where:
     if isinstance(home, Scope):
         return Where(home.path, value=value, shape=shape)
@@ -187,15 +77,16 @@ def _over_limit(facts: Facts) -> Iterator[Finding]:
     for home, name, met, kind in facts.values:
         worst = max((value for value in met if value.rank is not None), key=lambda v: v.rank or 0, default=None)
         if worst is not None and worst.shape is not None and len(worst.shape) > facts.max_rank:
-            yield _too_many(home, name, worst.shape, kind, facts.max_rank)
+            yield _too_many(facts, home, name, worst.shape, kind)
     for home, name, shape, kind in facts.tensors:
         if len(shape) > facts.max_rank:
-            yield _too_many(home, name, shape, kind, facts.max_rank)
+            yield _too_many(facts, home, name, shape, kind)
 
 
-def _too_many(home: Site | Scope, name: str, shape: Shape, kind: str, limit: int) -> Finding:
-    message = f"{kind} {name!r} has {len(shape)} axes, {shape_text(shape)}, expected at most {limit}"
-    return finding("E4D001", message, _where(home, name, shape))
+def _too_many(facts: Facts, home: Site | Scope, name: str, shape: Shape, kind: str) -> Finding:
+    message = f"{kind} {name!r} has {len(shape)} axes, {shape_text(shape)}, expected at most {facts.max_rank}"
+    chain = facts.chains.of(home, name) if isinstance(home, Site) and kind == "value" else ()
+    return finding("E4D001", message, _where(home, name, shape), chain=chain)
 
 
 def _unknown(facts: Facts) -> Iterator[Finding]:
@@ -208,13 +99,14 @@ def _unknown(facts: Facts) -> Iterator[Finding]:
         cause = _open_input(home, open_names) if isinstance(home, Site) else None
         if cause is not None:
             message = f"the rank of {name!r} is unknown, since that of {cause!r} is"
-            consequences.append(finding("E4D002", message, _where(home, name)))
+            consequences.append(finding("E4D002", message, _where(home, name), chain=facts.chains.of(home, name)))
             continue
         declared = _declared(_scope_of(home)).get(name)
         claim = "" if declared is None else f"; the file says {declared} axes, which nothing in the graph confirms"
         what = f"{kind} {name!r}" if kind != "value" else f"{name!r}"
         said = f" ({'; '.join(facts.inferred.problems)})" if facts.inferred.problems else ""
-        yield finding("E4D002", f"the rank of {what} is unknown: {_why(facts, home)}{claim}{said}", _where(home, name))
+        message = f"the rank of {what} is unknown: {_why(facts, home)}{claim}{said}"
+        yield finding("E4D002", message, _where(home, name), chain=facts.chains.of(home, name))
     yield from consequences
 
 
@@ -266,7 +158,9 @@ def _three_axes(facts: Facts) -> Iterator[Finding]:
                 name = next(iter(site.node.output), None)
                 shape = one.outputs[0].shape if one.outputs else None
                 result = "" if shape is None else f", result {name!r} {shape_text(shape)}"
-                yield finding("E4D003", f"works on three spatial axes: {reason}{result}", _where(site, name, shape))
+                message = f"works on three spatial axes: {reason}{result}"
+                chain = facts.chains.of(site, name) if name else ()
+                yield finding("E4D003", message, _where(site, name, shape), chain=chain)
                 break
 
 

@@ -60,3 +60,78 @@ def test_the_limit(files):
 def test_an_unknown_format_lists_those_there_are(files, capsys):
     assert main(["verify", files["plain"], "--format", "yaml"]) == 2
     assert "expected one of: text, json" in capsys.readouterr().err
+
+
+def test_folders(tmp_path, files, capsys):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    onnx.save(zoo.conv3d(), tmp_path / "deep" / "er" / "m.ONNX")
+    (tmp_path / ".hidden").mkdir()
+    onnx.save(zoo.conv3d(), tmp_path / ".hidden" / "m.onnx")
+    (tmp_path / "deep" / "notes.txt").touch()
+    assert main(["verify", str(tmp_path / "deep"), str(tmp_path / "deep"), "--json"]) == 1
+    assert len(json.loads(capsys.readouterr().out)["reports"]) == 1
+    (tmp_path / "empty").mkdir()
+    assert main(["verify", str(tmp_path / "empty")]) == 2
+    assert "nothing to check" in capsys.readouterr().err
+    assert main(["verify"]) == 2
+
+
+def test_explain_and_list_rules(capsys):
+    assert main(["verify", "--explain", "e4d002"]) == 0
+    assert "never assumes" in capsys.readouterr().out
+    assert main(["verify", "--explain", "E4D9"]) == 2
+    assert main(["verify", "--list-rules"]) == 0
+    assert capsys.readouterr().out.count("E4D") >= 9
+    assert main(["verify", "--list-rules", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rules"][0]["name"] == "rank-over-limit"
+
+
+def test_selection_and_fail_on(files, capsys):
+    assert main(["verify", files["conv3d"], "--ignore", "E4D001,E4D003"]) == 0
+    assert "4 ignored" in capsys.readouterr().out
+    assert main(["verify", files["conv3d"], "--select", "E4D002"]) == 0
+    assert main(["verify", files["conv3d"], "--fail-on", "never"]) == 0
+    assert main(["verify", files["broken"], "--fail-on", "never"]) == 2
+    assert main(["verify", files["conv3d"], "--warn", "ALL"]) == 0
+    assert main(["verify", files["conv3d"], "--warn", "ALL", "--fail-on", "warning"]) == 1
+    assert main(["verify", files["conv3d"], "--fail-on", "sometimes"]) == 2
+    assert main(["verify", files["conv3d"], "--select", "X1"]) == 2
+
+
+def test_a_baseline(files, tmp_path, capsys):
+    known = str(tmp_path / "known.json")
+    assert main(["verify", files["conv3d"], "--baseline", known]) == 2
+    assert main(["verify", files["conv3d"], "--write-baseline", known]) == 0
+    assert "4 known findings" in capsys.readouterr().err
+    assert main(["verify", files["conv3d"], "--baseline", known]) == 0
+    assert main(["verify", files["conv3d"], files["unknown_operator"], "--baseline", known]) == 1
+    onnx.save(zoo.plain(), files["conv3d"])
+    capsys.readouterr()
+    assert main(["verify", files["conv3d"], "--baseline", known]) == 0
+    assert "4 findings of the baseline are there no more" in capsys.readouterr().err
+    assert main(["verify", files["broken"], "--write-baseline", known]) == 2
+
+
+def test_output_and_summary(files, tmp_path, capsys, monkeypatch):
+    target, page = tmp_path / "o.sarif", tmp_path / "page.md"
+    assert main(["verify", files["conv3d"], "--format", "sarif", "-o", str(target), "--summary", str(page)]) == 1
+    assert capsys.readouterr().out == ""
+    assert json.loads(target.read_text())["version"] == "2.1.0"
+    assert page.read_text("utf-8").startswith("### edge4d verify: fail")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(page))
+    assert main(["verify", files["plain"], "--format", "github"]) == 0
+    assert page.read_text("utf-8").count("###") == 2
+    assert main(["verify", files["plain"]]) == 0
+    assert page.read_text("utf-8").count("###") == 2
+    assert main(["verify", files["plain"], "--summary", str(tmp_path)]) == 2
+
+
+def test_quiet_says_nothing_of_what_passes(files, capsys):
+    assert main(["verify", files["plain"], "-q"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("form", ["sarif", "junit", "github", "markdown"])
+def test_every_form(files, capsys, form):
+    assert main(["verify", files["conv3d"], files["broken"], "--format", form]) == 2
+    assert "E4D003" in capsys.readouterr().out

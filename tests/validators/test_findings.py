@@ -21,6 +21,8 @@ def test_codes_are_stable():
         "E4D005": "shape-contradiction",
         "E4D006": "invalid-graph",
         "E4D007": "section-not-checked",
+        "E4D101": "device-limit",
+        "E4D102": "device-limit-unproven",
     }
     for entry in CODES.values():
         assert re.fullmatch(r"[a-z-]+", entry.name)

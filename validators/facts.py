@@ -1,0 +1,138 @@
+"""What the rules of the gate look at: every value and tensor of a model, and what was proven about each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from edge4d.validators.chains import Chains
+from edge4d.validators.findings import Shape
+from edge4d.validators.inference import Inferred, Occurrence
+from edge4d.validators.inventory import Inventory, Scope, Site, callee
+from edge4d.validators.values import Value
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["Facts"]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the rules look at.
+
+    Attributes:
+        inventory: the model taken apart.
+        inferred: what is known about its values.
+        max_rank: the limit.
+    """
+
+    inventory: Inventory
+    inferred: Inferred
+    max_rank: int
+
+    @cached_property
+    def at(self) -> dict[int, list[Occurrence]]:
+        """What each node was met as, by its number; the worst (unknown outputs, then high ranks) first."""
+        met: dict[int, list[Occurrence]] = {}
+        for one in self.inferred.occurrences:
+            met.setdefault(one.site, []).append(one)
+        return met
+
+    def results(self, site: Site, i: int) -> list[Value]:
+        """What is known about an output of a node, each time it is met; one unknown value if it never was."""
+        name = site.node.output[i]
+        if callee(site.node) in self.inventory.functions:
+            return self.inferred.results.get((site.index, i)) or [Value(name)]
+        return [one.outputs[i] for one in self.at.get(site.index, ())] or [Value(name)]
+
+    def formals(self, scope: Scope, i: int) -> list[Value]:
+        """What is known about an input of the main graph, of a subgraph or of a function."""
+        name = scope.input_names[i]
+        if scope is self.inventory.main:
+            entry = self.inventory.model.graph.input[i]
+            return [Value(name, entry.type)]
+        if scope.owner is not None:
+            site, key = scope.owner
+            return [one.formals[key][i] for one in self.at.get(site.index, ())] or [Value(name)]
+        return []  # an input of a function is a value of its caller, and looked at there
+
+    @cached_property
+    def values(self) -> list[tuple[Site | Scope, str, list[Value], str]]:
+        """Every value that is no weight: (its node or its scope, its name, what is known, what it is)."""
+        found: list[tuple[Site | Scope, str, list[Value], str]] = []
+        for scope in self.inventory.scopes:
+            kind = "graph input" if scope is self.inventory.main else "subgraph input"
+            weights = {tensor.name for tensor in scope.graph.initializer} if scope.graph is not None else set()
+            for i, name in enumerate(scope.input_names):
+                if name not in weights and (met := self.formals(scope, i)):
+                    found.append((scope, name, met, kind))
+            for site in scope.sites:
+                for i, name in enumerate(site.node.output):
+                    if name:
+                        found.append((site, name, self.results(site, i), "value"))
+        for key in self.inventory.callers_of_nothing():
+            scope = self.inventory.functions[key]
+            found += [
+                (scope, name, [Value(name)], "input of a function that nothing calls") for name in scope.input_names
+            ]
+        return found
+
+    @cached_property
+    def tensors(self) -> list[tuple[Site | Scope, str, Shape, str]]:
+        """Every weight and tensor attribute: (its node or its scope, its name, its sizes, what it is)."""
+        found: list[tuple[Site | Scope, str, Shape, str]] = []
+        for scope in self.inventory.scopes:
+            if (graph := scope.graph) is not None:
+                found += [(scope, t.name, tuple(t.dims), "initializer") for t in graph.initializer]
+                found += [(scope, s.values.name, tuple(s.dims), "sparse initializer") for s in graph.sparse_initializer]
+            for site in scope.sites:
+                # What a Constant holds is its result, which is looked at as such.
+                if site.op != "Constant":
+                    found += [(site, a, dims, "tensor attribute") for a, dims in _tensors(site.node.attribute)]
+        for scope in self.inventory.functions.values():
+            defaults = getattr(scope.body, "attribute_proto", ())
+            found += [(scope, a, dims, "default of attribute") for a, dims in _tensors(defaults)]
+        return found
+
+    @cached_property
+    def chains(self) -> Chains:
+        """How the values came about."""
+        weights = {
+            (id(home), name): shape
+            for home, name, shape, kind in self.tensors
+            if isinstance(home, Scope) and kind in ("initializer", "sparse initializer")
+        }
+        return Chains(self.inventory, ((home, name, met) for home, name, met, _ in self.values), weights)
+
+    @cached_property
+    def checked(self) -> dict[str, int]:
+        """How many of each thing were looked at."""
+        weights = sum("initializer" in kind for *_, kind in self.tensors)
+        return {
+            "graphs": len(self.inventory.scopes) - len(self.inventory.functions),
+            "functions": len(self.inventory.functions),
+            "nodes": len(self.inventory.sites),
+            "values": len(self.values),
+            "initializers": weights,
+            "attributes": len(self.tensors) - weights,
+        }
+
+    @cached_property
+    def highest_rank(self) -> int | None:
+        """The greatest rank seen anywhere; None when none is known."""
+        ranks = [len(shape) for _, _, shape, _ in self.tensors]
+        ranks += [value.rank for _, _, met, _ in self.values for value in met if value.rank is not None]
+        return max(ranks, default=None)
+
+
+def _tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[tuple[str, Shape]]:
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.name, tuple(attribute.t.dims)
+        if attribute.HasField("sparse_tensor"):
+            yield attribute.name, tuple(attribute.sparse_tensor.dims)
+        for many in (attribute.tensors, attribute.sparse_tensors):
+            yield from ((attribute.name, tuple(tensor.dims)) for tensor in many)
