@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edge4d.subject import Subject
     from edge4d.swap_report import SwapReport
     from edge4d.validators.parity import ParityReport
+    from edge4d.validators.profile import Profile
 
 __all__ = ["BLOCKS", "check_block", "export", "plan_report"]
 
@@ -56,6 +57,7 @@ def export(
     sets: int = 2,
     seed: int = 0,
     force: bool = False,
+    profile: str | None = None,
     stage: Stage | None = None,
 ) -> ExportReport:
     """Export a trained 3-D network as an ONNX graph of rank ≤ 4 and check it.
@@ -77,13 +79,14 @@ def export(
         sets: how many random inputs.
         seed: of the random inputs.
         force: replace an existing output.
+        profile: a device profile, by name or path, whose limits the artifact must keep too.
         stage: wraps each stage of the work, given its name; for progress.
 
     Returns:
         A report; `.ok` is false when the gate has findings or the numbers differ. The files are written either way.
 
     Raises:
-        UsageError: unknown block, existing output without `force`, inputs missing.
+        UsageError: unknown block or profile, existing output without `force`, inputs missing.
         LoadError: the model file cannot be read or must not be trusted.
         CaptureError: torch.export cannot capture the model.
         LoweringError: the model holds operators without a way to rank 4.
@@ -92,6 +95,7 @@ def export(
     from edge4d.exporters.onnx import check_opset
     from edge4d.files import refuse_existing
     from edge4d.subject import Subject
+    from edge4d.validators.profile import load_profile
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
@@ -99,6 +103,7 @@ def export(
     target = _target(model, output)
     if not (isinstance(model, str | Path) and target == Path(model)):  # an ONNX file as MODEL: loading says it best
         refuse_existing(target, force)
+    held = load_profile(profile) if profile is not None else None
     clock = _Clock(stage)
     with clock("loading"):
         subject = Subject.of(
@@ -113,7 +118,7 @@ def export(
         "seed": seed,
         "factory": factory,
     }
-    report = _export(subject, target, options, sets if parity else 0, clock)
+    report = _export(subject, target, options, sets if parity else 0, clock, held)
     report.swap = swapped
     return report
 
@@ -220,7 +225,9 @@ def _swapped(
     return report
 
 
-def _export(subject: Subject, target: Path, options: Mapping[str, Any], sets: int, clock: _Clock) -> ExportReport:
+def _export(
+    subject: Subject, target: Path, options: Mapping[str, Any], sets: int, clock: _Clock, profile: Profile | None
+) -> ExportReport:
     from edge4d.artifact import describe
     from edge4d.exporters.onnx import to_onnx
     from edge4d.exporters.writing import write_artifact
@@ -238,7 +245,7 @@ def _export(subject: Subject, target: Path, options: Mapping[str, Any], sets: in
         sources = [subject.path] if subject.path is not None else []
         write_artifact(graph, target, sources=sources, options={**options, **shapes})
     with clock("gate"):
-        gate = check_rank(target)
+        gate = check_rank(target, profile=profile)
     compared = None
     if sets:
         with clock("parity"):

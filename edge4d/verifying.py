@@ -116,6 +116,10 @@ def _check(path: Path, limits: Limits) -> Iterator[Report | Unreadable]:
 
 
 def _reports(path: Path, limits: Limits) -> Iterator[Report]:
+    from edge4d.validators.profile import load_profile
     from edge4d.validators.rank import check_rank
 
-    yield check_rank(path, 4 if limits.max_rank is None else limits.max_rank)
+    if not limits.profiles:
+        yield check_rank(path, 4 if limits.max_rank is None else limits.max_rank)
+    for name in limits.profiles:
+        yield check_rank(path, limits.max_rank, profile=load_profile(name))

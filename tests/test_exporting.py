@@ -124,6 +124,16 @@ def test_an_opset_that_cannot_be_written_is_refused_at_once(net, clip, opset, tm
         edge4d.export(net, (clip,), output=tmp_path / "net.onnx", opset=opset)
 
 
+def test_a_device_profile_gates_too(net, clip, tmp_path):
+    report = edge4d.export(net, (clip,), output=tmp_path / "net.onnx", parity=False, profile="edgetpu")
+    assert not report.ok  # ten frames lie in the batch, and the Edge TPU takes three axes larger than 1
+    assert {f.code for f in report.gate.findings} == {"E4D101"}
+    assert report.gate.findings[0].where.layer
+    with pytest.raises(UsageError, match="no profile"):
+        edge4d.export(net, (clip,), output=tmp_path / "no.onnx", profile="toaster")
+    assert not (tmp_path / "no.onnx").exists()
+
+
 def test_without_simplification_the_numbers_are_the_same(net, clip, tmp_path):
     assert edge4d.export(net, (clip,), output=tmp_path / "net.onnx", simplify=False).ok
 

@@ -42,3 +42,6 @@ def test_it_holds_every_module_and_the_type_marker(wheel):
     }
     assert expected <= inside
     assert "edge4d/py.typed" in inside
+    profiles = {f"edge4d/validators/profiles/{path.name}" for path in (ROOT / "validators" / "profiles").glob("*.toml")}
+    assert len(profiles) >= 10
+    assert profiles <= inside

@@ -26,12 +26,14 @@ class Facts:
     Attributes:
         inventory: the model taken apart.
         inferred: what is known about its values.
-        max_rank: the limit.
+        max_rank: the limit; None for none.
+        three_axes: whether operators on three spatial axes are findings.
     """
 
     inventory: Inventory
     inferred: Inferred
-    max_rank: int
+    max_rank: int | None = 4
+    three_axes: bool = True
 
     @cached_property
     def at(self) -> dict[int, list[Occurrence]]:

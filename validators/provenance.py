@@ -7,13 +7,24 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge4d.validators.findings import Shape, Where
+from edge4d.validators.inventory import Scope, Site
+
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["source_of"]
+__all__ = ["place_of", "source_of"]
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _TORCH = ("/torch/nn/", "/torch/_", "/site-packages/torch/", "/dist-packages/torch/")
+
+
+def place_of(home: Site | Scope, value: str | None = None, shape: Shape | None = None) -> Where:
+    """The place of a finding about a node or a scope, with all that is known about where it comes from."""
+    if isinstance(home, Scope):
+        return Where(home.path, value=value, shape=shape)
+    layer, line = source_of(home.node)
+    return Where(home.scope.path, home.label, home.op, value, shape, layer, line)
 
 
 def source_of(node: onnx.NodeProto) -> tuple[str | None, str | None]:

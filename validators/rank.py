@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edge4d.errors import UsageError
+from edge4d.validators.device import device_findings
 from edge4d.validators.facts import Facts
-from edge4d.validators.findings import CODES, Finding, Report, Shape, Where, finding, shape_text
+from edge4d.validators.findings import CODES, Finding, Report, Shape, finding, shape_text
 from edge4d.validators.inference import Occurrence, infer
 from edge4d.validators.inventory import Scope, Site, callee, normal_domain, take_inventory
-from edge4d.validators.provenance import source_of
+from edge4d.validators.profile import Profile
+from edge4d.validators.provenance import place_of
 from edge4d.validators.reading import read_model
 from edge4d.validators.structure import structure_findings
 from edge4d.validators.three_axis import three_axis_reason
@@ -27,13 +31,16 @@ if TYPE_CHECKING:
 __all__ = ["check_rank"]
 
 
-def check_rank(model: onnx.ModelProto | bytes | str | os.PathLike[str], max_rank: int = 4) -> Report:
+def check_rank(
+    model: onnx.ModelProto | bytes | str | os.PathLike[str], max_rank: int | None = 4, *, profile: Profile | None = None
+) -> Report:
     """Prove that no value of a model has more than `max_rank` axes.
 
     Args:
         model: a path, the bytes of a file or a model in memory, which is not changed. External weights are not read.
         max_rank: the limit. Operators on three spatial axes are findings only while it is at most 4, for at 5 and more
-            they are what the target takes.
+            they are what the target takes. None for no limit but that of the profile.
+        profile: a device, whose stated limits count too; of two limits on ranks the stricter.
 
     Returns:
         The report; `Report.ok` says whether the promise holds.
@@ -42,38 +49,53 @@ def check_rank(model: onnx.ModelProto | bytes | str | os.PathLike[str], max_rank
         ValidationError: a file that is missing, broken or no ONNX model.
         UsageError: a limit below 1.
     """
-    if max_rank < 1:
+    if max_rank is not None and max_rank < 1:
         raise UsageError(f"max_rank is {max_rank}, expected at least 1", hint="most devices take 4: --max-rank 4")
     path = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
     proto = read_model(model)
     inventory = take_inventory(proto, path or "the model")
-    facts = Facts(inventory, infer(inventory), max_rank)
+    stated = None if profile is None else profile.max_rank
+    limit = min((rank for rank in (max_rank, stated) if rank is not None), default=None)
+    three_axes = (limit is not None and limit <= 4) or (
+        profile is not None and profile.bound("spatial-axes") is not None
+    )
+    facts = Facts(inventory, infer(inventory), limit, three_axes)
     found: dict[tuple[str | None, ...], Finding] = {}
-    for rule in RULES:
+    rules: list[Callable[[Facts], Iterator[Finding]]] = list(RULES)
+    if profile is not None:
+        rules.append(partial(device_findings, profile=profile))
+    for rule in rules:
         for item in rule(facts):
             # A function is met once for each call; of findings at one place the worst, which comes first, is kept.
-            found.setdefault((item.code, item.where.graph, item.where.node, item.where.value, item.where.op), item)
+            # A device may have several limits that one node breaks; `device_findings` repeats none.
+            told = item.message if item.source is not None else None
+            place = (item.code, item.where.graph, item.where.node, item.where.value, item.where.op, told)
+            found.setdefault(place, _cited(item, profile, limit) if profile is not None else item)
     order = list(CODES)
     findings = tuple(sorted(found.values(), key=lambda item: order.index(item.code)))
     return Report(
         findings=findings,
         checked=facts.checked,
         versions=_versions(),
-        settings={"max_rank": max_rank},
+        settings={"max_rank": limit} | ({} if profile is None else {"profile": profile.name}),
         path=path,
         highest_rank=facts.highest_rank,
     )
 
 
-def _where(home: Site | Scope, value: str | None = None, shape: Shape | None = None) -> Where:
-    if isinstance(home, Scope):
-        return Where(home.path, value=value, shape=shape)
-    layer, line = source_of(home.node)
-    return Where(home.scope.path, home.label, home.op, value, shape, layer, line)
+def _cited(item: Finding, profile: Profile, limit: int | None) -> Finding:
+    """The gate's own rules apply to a device because a document says so."""
+    kinds = {"E4D001": "rank", "E4D003": "spatial-axes"}
+    bound = profile.bound(kinds[item.code]) if item.code in kinds else None
+    if bound is None or (item.code == "E4D001" and bound.max != limit):
+        return item
+    return replace(item, source=bound.cited)
 
 
 def _over_limit(facts: Facts) -> Iterator[Finding]:
     """E4D001."""
+    if facts.max_rank is None:
+        return
     for home, name, met, kind in facts.values:
         worst = max((value for value in met if value.rank is not None), key=lambda v: v.rank or 0, default=None)
         if worst is not None and worst.shape is not None and len(worst.shape) > facts.max_rank:
@@ -86,7 +108,7 @@ def _over_limit(facts: Facts) -> Iterator[Finding]:
 def _too_many(facts: Facts, home: Site | Scope, name: str, shape: Shape, kind: str) -> Finding:
     message = f"{kind} {name!r} has {len(shape)} axes, {shape_text(shape)}, expected at most {facts.max_rank}"
     chain = facts.chains.of(home, name) if isinstance(home, Site) and kind == "value" else ()
-    return finding("E4D001", message, _where(home, name, shape), chain=chain)
+    return finding("E4D001", message, place_of(home, name, shape), chain=chain)
 
 
 def _unknown(facts: Facts) -> Iterator[Finding]:
@@ -99,14 +121,14 @@ def _unknown(facts: Facts) -> Iterator[Finding]:
         cause = _open_input(home, open_names) if isinstance(home, Site) else None
         if cause is not None:
             message = f"the rank of {name!r} is unknown, since that of {cause!r} is"
-            consequences.append(finding("E4D002", message, _where(home, name), chain=facts.chains.of(home, name)))
+            consequences.append(finding("E4D002", message, place_of(home, name), chain=facts.chains.of(home, name)))
             continue
         declared = _declared(_scope_of(home)).get(name)
         claim = "" if declared is None else f"; the file says {declared} axes, which nothing in the graph confirms"
         what = f"{kind} {name!r}" if kind != "value" else f"{name!r}"
         said = f" ({'; '.join(facts.inferred.problems)})" if facts.inferred.problems else ""
         message = f"the rank of {what} is unknown: {_why(facts, home)}{claim}{said}"
-        yield finding("E4D002", message, _where(home, name), chain=facts.chains.of(home, name))
+        yield finding("E4D002", message, place_of(home, name), chain=facts.chains.of(home, name))
     yield from consequences
 
 
@@ -146,7 +168,7 @@ def _why(facts: Facts, home: Site | Scope) -> str:
 
 def _three_axes(facts: Facts) -> Iterator[Finding]:
     """E4D003, only where the target itself stops at four axes."""
-    if facts.max_rank > 4:
+    if not facts.three_axes:
         return
     for site in facts.inventory.sites:
         if callee(site.node) in facts.inventory.functions:
@@ -160,7 +182,7 @@ def _three_axes(facts: Facts) -> Iterator[Finding]:
                 result = "" if shape is None else f", result {name!r} {shape_text(shape)}"
                 message = f"works on three spatial axes: {reason}{result}"
                 chain = facts.chains.of(site, name) if name else ()
-                yield finding("E4D003", message, _where(site, name, shape), chain=chain)
+                yield finding("E4D003", message, place_of(site, name, shape), chain=chain)
                 break
 
 
@@ -182,7 +204,7 @@ def _contradictions(facts: Facts) -> Iterator[Finding]:
                     f"the file declares {name!r} with {declared} axes, the graph gives {len(other.shape)}, "
                     f"{shape_text(other.shape)}"
                 )
-                yield finding("E4D005", message, _where(home, name, other.shape))
+                yield finding("E4D005", message, place_of(home, name, other.shape))
 
 
 def _declared(scope: Scope) -> dict[str, int]:
@@ -198,12 +220,12 @@ def _declared(scope: Scope) -> dict[str, int]:
 def _nothing(facts: Facts) -> Iterator[Finding]:
     """E4D004."""
     if facts.checked["values"] + facts.checked["initializers"] == 0:
-        yield finding("E4D004", "the graph has no inputs, no nodes and no weights", _where(facts.inventory.main))
+        yield finding("E4D004", "the graph has no inputs, no nodes and no weights", place_of(facts.inventory.main))
 
 
 def _structure(facts: Facts) -> Iterator[Finding]:
     """E4D006, E4D007."""
-    return structure_findings(facts.inventory, _where)
+    return structure_findings(facts.inventory, place_of)
 
 
 RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (

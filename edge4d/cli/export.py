@@ -33,6 +33,10 @@ def command(
     opset: Annotated[int, typer.Option("--opset", help="ONNX operator set.")] = 18,
     simplify: Annotated[bool, typer.Option(help="Simplify the graph with onnxsim.")] = True,
     parity: Annotated[bool, typer.Option(help="Run the result in ONNX Runtime against PyTorch.")] = True,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", metavar="NAME|FILE", help="Hold the result against a device's limits too."),
+    ] = None,
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -48,6 +52,7 @@ def command(
         edge4d export checkpoint.pth --factory my.models:build --input-shape 1x3x16x112x112
         edge4d export model.pt --block exact -o deploy/model.onnx --force
         edge4d export weights.pth --factory my.models:build --block 'layer4.*=proposed-add'
+        edge4d export model.pt2 --profile rknn
         edge4d export model.pt2 --json | jq .parity.ok
     """
     from edge4d.exporting import export
@@ -66,6 +71,7 @@ def command(
         parity=parity,
         seed=seed,
         force=force,
+        profile=profile,
         stage=stage,
     )
     for sentence in report.notes:

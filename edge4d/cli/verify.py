@@ -120,6 +120,23 @@ def _tell(explain: str | None, list_rules: bool, as_json: bool) -> None:
             emit_json({"rules": rules})
         else:
             emit_text(table(["code", "name", "what"], [[r["code"], r["name"], r["explanation"]] for r in rules]))
+    else:
+        _tell_profiles(as_json)
+
+
+def _tell_profiles(as_json: bool) -> None:
+    from edge4d.validators.profile import shipped_profiles
+
+    profiles = shipped_profiles()
+    if as_json:
+        emit_json({"profiles": [profile.to_dict() for profile in profiles]})
+        return
+    for profile in profiles:
+        emit_text(f"{profile.name}: {profile.title}, {profile.toolchain}")
+        for bound in profile.bounds:
+            emit_text(f"  {bound.kind}: {bound.states}\n    {bound.cited}")
+        if profile.notes:
+            emit_text(f"  note: {profile.notes}")
 
 
 def _check_choice(option: str, given: str, known: tuple[str, ...]) -> None:

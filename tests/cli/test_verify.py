@@ -135,3 +135,18 @@ def test_quiet_says_nothing_of_what_passes(files, capsys):
 def test_every_form(files, capsys, form):
     assert main(["verify", files["conv3d"], files["broken"], "--format", form]) == 2
     assert "E4D003" in capsys.readouterr().out
+
+
+def test_profiles(files, capsys, tmp_path):
+    assert main(["verify", files["conv3d"], "--profile", "coreml"]) == 0
+    assert main(["verify", files["conv3d"], "--profile", "coreml", "--max-rank", "4"]) == 1
+    capsys.readouterr()
+    assert main(["verify", files["conv3d"], "--profile", "rknn", "--profile", "coreml", "--json"]) == 1
+    reports = json.loads(capsys.readouterr().out)["reports"]
+    assert [(r["settings"]["profile"], r["verdict"]) for r in reports] == [("rknn", "fail"), ("coreml", "pass")]
+    assert main(["verify", files["conv3d"], "--profile", "rknnn"]) == 2
+    assert "did you mean rknn?" in capsys.readouterr().err
+    assert main(["verify", "--list-profiles"]) == 0
+    assert "https://" in capsys.readouterr().out
+    assert main(["verify", "--list-profiles", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["profiles"]) == 10

@@ -100,10 +100,10 @@ def _group(items: Sequence[Finding], limit: int | None, paint: Paint, chains: bo
         yield f"    {warning}{place + ': ' if place else ''}{visible(item.message)}"
         if len(item.chain) > 1 and (chains or i == 0):
             yield paint(f"      from {visible(' → '.join(step.to_text() for step in item.chain))}", _DIM)
-        if item.source is not None:
-            yield paint(f"      source: {item.source}", _DIM)
     if len(items) > len(shown):
         yield f"    … and {len(items) - len(shown)} more (--verbose shows all)"
+    for source in dict.fromkeys(item.source for item in shown if item.source):
+        yield paint(f"    source: {visible(source)}", _DIM)
     for hint in dict.fromkeys(item.hint for item in shown):
         yield f"    {paint('hint:', _BOLD)} {visible(hint)}"
 
