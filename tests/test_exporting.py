@@ -128,7 +128,7 @@ def test_a_device_profile_gates_too(net, clip, tmp_path):
     report = edge4d.export(net, (clip,), output=tmp_path / "net.onnx", parity=False, profile="edgetpu")
     assert not report.ok  # ten frames lie in the batch, and the Edge TPU takes three axes larger than 1
     assert {f.code for f in report.gate.findings} == {"E4D101"}
-    assert report.gate.findings[0].where.layer
+    assert any(f.where.layer for f in report.gate.findings)
     with pytest.raises(UsageError, match="no profile"):
         edge4d.export(net, (clip,), output=tmp_path / "no.onnx", profile="toaster")
     assert not (tmp_path / "no.onnx").exists()
