@@ -157,7 +157,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     except _TerminatedError:
         print_error("terminated; nothing was left half-written")
         return _TERMINATED
-    except (BrokenPipeError, SystemExit):
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not error.code:
+            return 0  # how shell completion ends
         # Whoever read stdout has gone (`| head`). While it prints help, typer itself exits on that and on nothing else.
         _abandon_stdout()
         return _BROKEN_PIPE

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edge4d.cli.options import Force, Json, Threads
+from edge4d.cli.options import Force, Json, Threads, complete_structure
 from edge4d.cli.output import emit_json, emit_text, note, stage
 
 
@@ -14,7 +14,10 @@ def command(
         str | None, typer.Option("--model", metavar="NAME", help="A network to compare them in: eco-lite.")
     ] = None,
     block: Annotated[
-        list[str] | None, typer.Option("--block", metavar="NAME", help="Only this structure; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--block", metavar="NAME", help="Only this structure; repeatable.", autocompletion=complete_structure
+        ),
     ] = None,
     frames: Annotated[int | None, typer.Option("--frames", help="T of the clip; 16 in the paper.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=0, help="Turns of each network; 0 measures no speed.")] = 5,

@@ -23,6 +23,7 @@ __all__ = [
     "Seed",
     "Threads",
     "TrustPickle",
+    "complete_structure",
     "parse_shapes",
 ]
 
@@ -70,10 +71,19 @@ Providers = Annotated[
 ]
 
 
-def _complete_block(incomplete: str) -> list[str]:
-    from edge4d.blocks import EXACT, names
+def complete_structure(incomplete: str) -> list[str]:
+    """For the shell: the structures whose names begin so."""
+    from edge4d.blocks import names
 
-    return [name for name in (EXACT, *names()) if name.startswith(incomplete)]
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+def _complete_block(incomplete: str) -> list[str]:
+    from edge4d.blocks import EXACT
+
+    pattern, equals, name = incomplete.rpartition("=")
+    fitting = [EXACT] if EXACT.startswith(name) else []
+    return [pattern + equals + word for word in [*fitting, *complete_structure(name)]]
 
 
 Blocks = Annotated[

@@ -230,3 +230,29 @@ def test_results_on_a_full_disk_are_not_lost_silently():
 def test_a_terminal_without_unicode():
     result = run("--help", env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"})
     assert result.returncode == 0, result.stderr
+
+
+# ---- completion -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("exp", ["export"]),
+        ("export model.pt2 --block prop", ["proposed-cat", "proposed-add"]),
+        ("plan model.pt2 --block ex", ["exact"]),
+        ("export model.pt2 --block layer4.*=p3d", ["layer4.*=p3d-a", "layer4.*=p3d-b", "layer4.*=p3d-c"]),
+        ("blocks --model eco-lite --block rank", ["rank-1"]),
+    ],
+)
+def test_the_shell_completes(words, offered):
+    line = f"edge4d {words}"
+    asked = {"_EDGE4D_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    result = run(env={**os.environ, **asked})
+    assert (result.returncode, result.stdout.split()) == (0, offered), result.stderr
+
+
+def test_completion_can_be_shown():
+    result = run("--show-completion", "bash", env={**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+    assert result.returncode == 0, result.stderr
+    assert "_EDGE4D_COMPLETE" in result.stdout
