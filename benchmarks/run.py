@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge4d.validators.fps import FpsReport
     from edge4d.validators.parity import ParityReport
 
-__all__ = ["SCHEMA", "main", "rows_of"]
+__all__ = ["SCHEMA", "main", "rows_of", "stamp_of"]
 
 SCHEMA = 1
 """Version of a row's layout."""
@@ -138,8 +138,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-def _run(options: argparse.Namespace) -> int:
+def stamp_of(date: str | None = None) -> dict[str, Any]:
+    """What every row of every record states: the day (today when None), the commit and the versions in use."""
     from edge4d.recipe import versions
+
+    return {"date": date or _date(), "commit": _commit(), "versions": versions(_PACKAGES)}
+
+
+def _run(options: argparse.Namespace) -> int:
     from edge4d.validators.fps import machine
 
     cases = select(load_cases(), options.cases)
@@ -149,7 +155,7 @@ def _run(options: argparse.Namespace) -> int:
     # Before an hour of work: a record is not lost to a mistyped name, nor a committed one replaced unasked.
     refuse_existing(out, options.force)
     refuse_folder(out)
-    stamp = {"date": options.date, "commit": _commit(), "versions": versions(_PACKAGES)}
+    stamp = stamp_of(options.date)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     for case in cases:

@@ -88,7 +88,7 @@ def export_native(path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         torch.onnx.export(
-            _load_network(),
+            load_network(),
             (clip,),
             ROOT / path,
             input_names=["clip"],
@@ -133,7 +133,7 @@ def score_clips(forms: list[Form], clips: Clip) -> None:
 
     import edge4d as e4d
 
-    network = _load_network()
+    network = load_network()
 
     def eager(clip: Clip) -> Clip:
         with torch.inference_mode():
@@ -240,7 +240,8 @@ def _scores(form: Form) -> Clip:
     return form.scores
 
 
-def _load_network() -> Any:
+def load_network() -> Any:
+    """The trained network, in evaluation mode."""
     import torch
 
     from examples.moving_digits.model import build
