@@ -1,7 +1,7 @@
 """``python -m benchmarks.structures``: what each structure leaves of a trained network's accuracy, without training.
 
 The moving-digits network of `examples/` is rewritten with every structure twice: fitted to its weights alone, and
-fitted on unlabelled clips made from its training scans. Accuracy is that on the held-out clips; nothing is tuned on them.
+fitted on unlabelled clips made from its training scans. Accuracy is that on the held-out clips.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ def swap_with_report(
         reasons = "; ".join(sorted({row.reason for row in rows if row.reason})) or "the model has no nn.Conv3d"
         raise UsageError(
             f"nothing to replace in {type(model).__name__}: {reasons}",
-            hint="name the layers: --block 'layer4.*=proposed-add', in Python layers=['layer4.*']",
+            hint=_naming(rows, choice.blocks[0]),
         )
     swapped = _replaced(swapped, blocks)
     report = SwapReport(choice.label, tuple(rows))
@@ -176,6 +177,14 @@ def _row(name: str, conv: nn.Conv3d, reason: str) -> SwapRow:
     own = sum(p.numel() for p in conv.parameters())
     kernel = (conv.kernel_size[0], conv.kernel_size[1], conv.kernel_size[2])
     return SwapRow(name, None, reason, kernel, conv.in_channels, conv.out_channels, own, own)
+
+
+def _naming(rows: list[SwapRow], block: str) -> str:
+    """How to choose layers by name, shown on one of this model's own, the one with most to replace."""
+    if not rows:
+        return "a block replaces nn.Conv3d modules; what is written with functions has to become one first"
+    layer = max(rows, key=lambda row: math.prod(row.kernel)).layer
+    return f"name layers to replace those of other kernels: --block '{layer}={block}', in Python layers=['{layer}']"
 
 
 def _replaced(model: nn.Module, blocks: Mapping[int, nn.Module]) -> nn.Module:
