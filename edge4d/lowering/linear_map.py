@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge4d.lowering.axis import take
-from edge4d.lowering.values import Const, Operand
+from edge4d.lowering.values import Const, Operand, Value
 
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["linear_map"]
+__all__ = ["linear_map", "matrix_product"]
 
 aten = torch.ops.aten
 
@@ -47,6 +47,11 @@ def linear_map(b: Builder, x: Operand, axis: int, matrix: torch.Tensor) -> Opera
             result = part if result is None else b.lower(aten.add.Tensor, result, part)
         assert result is not None
         return result
+    return matrix_product(b, x, axis, matrix)
+
+
+def matrix_product(b: Builder, x: Operand, axis: int, matrix: torch.Tensor) -> Value:
+    """The same as one matrix product at rank 3, whatever the matrix holds."""
     value = b.given(x)
     groups, dim = value.packing.isolate(axis)
     if dim != 1 or len(groups) != 3:

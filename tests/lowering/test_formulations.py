@@ -35,12 +35,21 @@ def force(monkeypatch):
     return by
 
 
+SHORT = ("plain", "no_bias", "asymmetric_kernel", "temporal_only", "same", "same_even", "groups", "depthwise")
+"""Cases in which a clip of two frames gives few enough results."""
+
+
 def applies(name: str, case: dict, transposed: bool = False) -> bool:
     """Whether a formulation takes a case of `test_conv`, by its kernel alone."""
     kernel = case["kernel_size"]
     kernel = kernel if isinstance(kernel, tuple) else (kernel,) * 3
     if transposed:
         return name == "phases"
+    if name == "short":
+        return any(case is CONVS[fits] for fits in SHORT)
+    if name.startswith("winograd"):
+        along_time = [v if isinstance(v, int) else v[0] for v in (case.get("stride", 1), case.get("dilation", 1))]
+        return kernel[0] > 1 and along_time == [1, 1] and kernel[0] + int(name[-1]) <= 9  # more points are refused
     return {"taps": True, "stacked": kernel[0] > 1, "temporal": kernel[1:] == (1, 1), "phases": False}[name]
 
 
@@ -50,7 +59,8 @@ CASES = [(formulation, case) for formulation in FORMULATIONS for case in CONVS i
 @pytest.mark.parametrize(("formulation", "case"), CASES)
 def test_formulation_is_exact(formulation, case, force):
     refused = force(formulation)
-    clip = torch.randn(2, 4, 5, 7, 6, generator=torch.Generator().manual_seed(0))
+    frames = 2 if formulation == "short" else 5
+    clip = torch.randn(2, 4, frames, 7, 6, generator=torch.Generator().manual_seed(0))
     lowered = lowered_equals_eager(randomise(nn.Conv3d(4, 8, **CONVS[case])), clip)
     assert refused == []
     assert [layer.becomes for layer in lowered.layers if layer.macs] == [formulation]
@@ -62,7 +72,7 @@ def test_every_formulation_is_exercised():
     assert TRANSPOSED
 
 
-@pytest.mark.parametrize("formulation", ["stacked", "temporal", "phases"])
+@pytest.mark.parametrize("formulation", ["stacked", "temporal", "phases", "winograd-2", "winograd-4", "short"])
 def test_a_formulation_says_why_it_does_not_fit(formulation, force):
     refused = force(formulation)
     lowered_equals_eager(randomise(nn.Conv3d(2, 3, (1, 3, 3))), torch.randn(1, 2, 3, 5, 5))
@@ -71,8 +81,8 @@ def test_a_formulation_says_why_it_does_not_fit(formulation, force):
 
 
 def test_the_number_of_convolutions_is_that_of_the_formulation(force):
-    module, clip = randomise(nn.Conv3d(4, 4, 3, padding=1)), torch.randn(1, 4, 6, 5, 5)
-    for formulation, count in (("taps", 3), ("stacked", 1)):
+    module, clip = randomise(nn.Conv3d(4, 4, 3, padding=1)), torch.randn(1, 4, 3, 5, 5)
+    for formulation, count in (("taps", 3), ("stacked", 1), ("winograd-2", 1), ("winograd-4", 1), ("short", 1)):
         force(formulation)
         assert sum("conv2d" in op for op in ops_of(lowered_equals_eager(module, clip))) == count
 
@@ -85,7 +95,7 @@ axis = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.int
     st.tuples(axis, axis, axis),
     st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)),
     st.sampled_from([(1, 1, 1), (4, 2, 1), (4, 4, 2), (3, 6, 3)]),
-    st.sampled_from(["taps", "stacked", "temporal"]),
+    st.sampled_from(["taps", "stacked", "temporal", "winograd-2", "winograd-3", "winograd-4", "short"]),
     st.integers(1, 2),
     st.booleans(),
 )

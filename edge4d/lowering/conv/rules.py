@@ -11,6 +11,7 @@ import torch
 from edge4d.lowering.conv import stacked, taps, temporal, transposed
 from edge4d.lowering.conv.plane import plane_conv
 from edge4d.lowering.conv.spec import ConvSpec
+from edge4d.lowering.conv.winograd import Short, Winograd
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Operand
 
@@ -21,10 +22,14 @@ __all__ = ["FORMULATIONS", "Convolution"]
 
 aten = torch.ops.aten
 
-FORMULATIONS: dict[str, ModuleType] = {
+FORMULATIONS: dict[str, ModuleType | Winograd | Short] = {
     "taps": taps,
     "stacked": stacked,
     "temporal": temporal,
+    "winograd-2": Winograd(2),
+    "winograd-3": Winograd(3),
+    "winograd-4": Winograd(4),
+    "short": Short(),
     "phases": transposed,
 }
 """Exact formulations of a 3-D convolution by name; each has `applies(spec)` and `rewrite(b, spec)`."""
