@@ -6,12 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edge4d.lowering.conv.cost import Cost
     from edge4d.lowering.conv.spec import ConvSpec
 
-__all__ = ["LayerPlan", "choose"]
-
-_STACK_UP_TO = 48
-"""kT·C_in up to which one stacked convolution beats kT separate ones; wider layers gain less and need more memory."""
+__all__ = ["LayerPlan", "choose", "costs"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +43,19 @@ class LayerPlan:
         return asdict(self) | {"shape": list(self.shape)}
 
 
+NEAR = 1.1
+"""The estimate is no better than this; what lies within it counts as equal."""
+
+
 def choose(spec: ConvSpec) -> str:
-    """The formulation for one 3-D convolution, by name."""
-    if spec.transposed:
-        return "phases"
-    taps = spec.kernel[0]
-    if taps > 1 and spec.kernel[1:] == (1, 1):
-        return "temporal"  # slow_r50, r2plus1d_18 and x3d_s as a whole are each about a tenth faster than with `taps`
-    if taps > 1 and spec.groups == 1 and taps * spec.x.shape[1] <= _STACK_UP_TO:
-        return "stacked"
-    return "taps"
+    """The formulation of one 3-D convolution: of those near the cheapest the simplest, which is listed first."""
+    found = costs(spec)
+    limit = NEAR * min(cost.total for cost in found.values())
+    return next(name for name, cost in found.items() if cost.total <= limit)
+
+
+def costs(spec: ConvSpec) -> dict[str, Cost]:
+    """What each formulation that fits would cost."""
+    from edge4d.lowering.conv.rules import FORMULATIONS
+
+    return {name: form.cost(spec) for name, form in FORMULATIONS.items() if form.applies(spec) is None}

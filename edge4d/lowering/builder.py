@@ -7,7 +7,7 @@ rule may be written as a small program of other operators. `emit` appends one ca
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +145,14 @@ class Builder:
         if isinstance(result, tuple | list):
             return [Const(r, f"{label}.{i}") if isinstance(r, torch.Tensor) else r for i, r in enumerate(result)]
         return result
+
+    def derive(self, source: Const, recipe: Hashable, make: Callable[[], torch.Tensor], name: str) -> Const:
+        """A constant made of another one: once, however often the same recipe is asked for."""
+        key = ("derived", id(source.tensor), recipe)
+        if (known := self._folded.get(key)) is None:
+            known = self._folded[key] = Const(make(), name)
+            self._anchors.append(source.tensor)
+        return known
 
     def _hold_against(self, op: OpOverload, lowered: Any, result: Any) -> None:
         got = lowered if isinstance(lowered, list) else [lowered]

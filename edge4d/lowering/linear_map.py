@@ -50,14 +50,15 @@ def linear_map(b: Builder, x: Operand, axis: int, matrix: torch.Tensor) -> Opera
     return matrix_product(b, x, axis, matrix)
 
 
-def matrix_product(b: Builder, x: Operand, axis: int, matrix: torch.Tensor) -> Value:
-    """The same as one matrix product at rank 3, whatever the matrix holds."""
+def matrix_product(b: Builder, x: Operand, axis: int, matrix: torch.Tensor, name: str = "map") -> Value:
+    """The same as one matrix product at rank 3, whatever the matrix holds; `name` is that of its parameter."""
     value = b.given(x)
     groups, dim = value.packing.isolate(axis)
     if dim != 1 or len(groups) != 3:
         memory, atoms = value.packing.reorder(groups).memory, value.packing.logical[axis]
         at = memory.index(atoms[0])
         groups = (memory[:at], atoms, memory[at + len(atoms) :])
-    weights_node = b.parameter(matrix.to(x.dtype).unsqueeze(0), f"{b.at.layer}.map".strip("."))
-    node = b.emit(aten.matmul.default, weights_node, b.arrange(value, groups))
+    label = f"{b.at.layer}.{name}".strip(".")
+    weights = b.derive(Const(matrix, label), x.dtype, lambda: matrix.to(x.dtype).unsqueeze(0), label)
+    node = b.emit(aten.matmul.default, b.parameter(weights.tensor, label), b.arrange(value, groups))
     return b.value(node, value.packing.reorder(groups).resize(axis, 1, matrix.shape[0]))

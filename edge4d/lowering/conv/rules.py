@@ -23,16 +23,16 @@ __all__ = ["FORMULATIONS", "Convolution"]
 aten = torch.ops.aten
 
 FORMULATIONS: dict[str, ModuleType | Winograd | Short] = {
+    "temporal": temporal,
     "taps": taps,
     "stacked": stacked,
-    "temporal": temporal,
     "winograd-2": Winograd(2),
     "winograd-3": Winograd(3),
     "winograd-4": Winograd(4),
     "short": Short(),
     "phases": transposed,
 }
-"""Exact formulations of a 3-D convolution by name; each has `applies(spec)` and `rewrite(b, spec)`."""
+"""Exact formulations of a 3-D convolution by name, the simplest first; each has `applies`, `cost` and `rewrite`."""
 
 
 @lowers(

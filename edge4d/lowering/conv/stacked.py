@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge4d.lowering.axis import concat, pad_axes, slice_axis
+from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.taps import T_AXIS, plane_spec
@@ -21,7 +22,7 @@ from edge4d.lowering.values import Operand
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["applies", "rewrite"]
+__all__ = ["applies", "cost", "rewrite"]
 
 aten = torch.ops.aten
 
@@ -33,6 +34,15 @@ def applies(spec: ConvSpec) -> str | None:
     if spec.kernel[0] == 1:
         return "the kernel has one temporal tap"
     return None
+
+
+def cost(spec: ConvSpec) -> Cost:
+    """The clip is padded, each tap's frames are copied, and all of them joined."""
+    given, _ = frame_sizes(spec)
+    taps, results = spec.kernel[0], spec.shape[T_AXIS]
+    moved = 2 * given * (spec.x.shape[T_AXIS] + 2 * taps * results)
+    macs = frame_macs(spec) * taps * results
+    return Cost(macs, taps * spec.weight.shape[1], moved, 0, taps + 3, math.prod(spec.weight.shape))
 
 
 def rewrite(b: Builder, spec: ConvSpec) -> Operand:

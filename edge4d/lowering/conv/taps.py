@@ -7,28 +7,41 @@ The number of convolutions is kT and never depends on T; no zero frame is convol
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from edge4d.lowering.axis import pad_axes, slice_axis
+from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
-from edge4d.lowering.conv.spec import ConvSpec, tap_range
+from edge4d.lowering.conv.spec import ConvSpec, TapRange, tap_range
 from edge4d.lowering.values import Const, Operand, Value
 
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["applies", "rewrite", "tap_weight"]
+__all__ = ["applies", "cost", "rewrite", "tap_weight"]
 
 aten = torch.ops.aten
 T_AXIS = 2
 
 
 def applies(spec: ConvSpec) -> str | None:
-    """Why the formulation does not fit, None when it does: taps fit every convolution."""
-    return None
+    """Why the formulation does not fit, None when it does."""
+    return "a transposed convolution scatters frames" if spec.transposed else None
+
+
+def cost(spec: ConvSpec) -> Cost:
+    """Each tap but the widest copies its frames, is filled up and added."""
+    seen = [found.last - found.first + 1 for _, found in _seen(spec)]
+    given, made = frame_sizes(spec)
+    others, results = sum(seen) - max(seen, default=0), spec.shape[T_AXIS]
+    copied = sum(seen) if spec.stride[0] > 1 else others
+    moved = 2 * given * copied + (2 * made * others + 3 * made * results * (len(seen) - 1) if len(seen) > 1 else 0)
+    calls = max(1, 4 * len(seen) - 3)
+    return Cost(frame_macs(spec) * sum(seen), spec.weight.shape[1], moved, 0, calls, math.prod(spec.weight.shape))
 
 
 def tap_weight(b: Builder, weight: Operand, tap: int) -> Operand:
@@ -42,16 +55,10 @@ def tap_weight(b: Builder, weight: Operand, tap: int) -> Operand:
 
 def rewrite(b: Builder, spec: ConvSpec) -> Operand:
     """The sum over taps; the bias goes with a tap that every output frame sees, if there is one."""
-    results, frames = spec.shape[T_AXIS], spec.x.shape[T_AXIS]
-    seen = []
-    for tap in range(spec.kernel[0]):
-        found = tap_range(tap, frames, results, spec.stride[0], spec.padding[0][0], spec.dilation[0])
-        if found is not None:
-            seen.append((tap, found))
-    seen.sort(key=lambda pair: pair[1].first - pair[1].last)  # those with all frames first
+    results = spec.shape[T_AXIS]
     total: Operand | None = None
     bias = spec.bias
-    for tap, found in seen:
+    for tap, found in _seen(spec):
         x = slice_axis(b, spec.x, T_AXIS, found.start, found.stop + 1, spec.stride[0])
         whole = (found.first, found.last) == (0, results - 1)
         part = frames_conv2d(b, plane_spec(spec, x, tap_weight(b, spec.weight, tap), bias if whole else None))
@@ -64,6 +71,16 @@ def rewrite(b: Builder, spec: ConvSpec) -> Operand:
     if bias is not None:
         total = b.lower(aten.add.Tensor, total, b.lower(aten.view.default, bias, [1, -1, 1, 1, 1]))
     return total
+
+
+def _seen(spec: ConvSpec) -> list[tuple[int, TapRange]]:
+    """Taps that see any frame, those that all results take first."""
+    frames, results = spec.x.shape[T_AXIS], spec.shape[T_AXIS]
+    ranges = (
+        (tap, tap_range(tap, frames, results, spec.stride[0], spec.padding[0][0], spec.dilation[0]))
+        for tap in range(spec.kernel[0])
+    )
+    return sorted(((tap, r) for tap, r in ranges if r is not None), key=lambda pair: pair[1].first - pair[1].last)
 
 
 def plane_spec(spec: ConvSpec, x: Operand, weight: Operand, bias: Operand | None) -> ConvSpec:

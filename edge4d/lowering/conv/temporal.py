@@ -7,11 +7,13 @@ One convolution for all taps, at the price of a repack where the neighbours want
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from edge4d.lowering.axis import pad_axes, slice_axis
+from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import weight_node
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.taps import T_AXIS
@@ -20,7 +22,7 @@ from edge4d.lowering.values import Operand
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["applies", "rewrite"]
+__all__ = ["applies", "cost", "rewrite"]
 
 aten = torch.ops.aten
 
@@ -32,6 +34,15 @@ def applies(spec: ConvSpec) -> str | None:
     if spec.kernel[1:] != (1, 1):
         return f"the kernel {spec.kernel} has spatial extent"
     return None
+
+
+def cost(spec: ConvSpec) -> Cost:
+    """A repack before and one after."""
+    given, made = frame_sizes(spec)
+    frames, results = spec.x.shape[T_AXIS], spec.shape[T_AXIS]
+    macs = frame_macs(spec) * spec.kernel[0] * results
+    moved = 2 * (given * frames + made * results)
+    return Cost(macs, spec.weight.shape[1], moved, 0, 3, math.prod(spec.weight.shape))
 
 
 def rewrite(b: Builder, spec: ConvSpec) -> Operand:

@@ -8,11 +8,13 @@ Output frames of equal remainder modulo the temporal stride form a phase; within
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from edge4d.lowering.axis import concat, pad_axes, slice_axis
+from edge4d.lowering.conv.cost import Cost
 from edge4d.lowering.conv.plane import frames_conv2d
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.taps import T_AXIS, plane_spec, tap_weight
@@ -21,7 +23,7 @@ from edge4d.lowering.values import Const, Operand
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["applies", "rewrite"]
+__all__ = ["applies", "cost", "rewrite"]
 
 aten = torch.ops.aten
 
@@ -29,6 +31,11 @@ aten = torch.ops.aten
 def applies(spec: ConvSpec) -> str | None:
     """Why the formulation does not fit, None when it does."""
     return None if spec.transposed else "not a transposed convolution"
+
+
+def cost(spec: ConvSpec) -> Cost:
+    """It is the only one that fits, so its convolutions are all that counts."""
+    return Cost(spec.macs, spec.x.shape[1] // spec.groups, weights=math.prod(spec.weight.shape))
 
 
 def rewrite(b: Builder, spec: ConvSpec) -> Operand:

@@ -1,0 +1,218 @@
+"""Formulation `winograd`: fewer 2-D products than taps, by combining frames before and after one grouped Conv2d.
+
+    y = A · conv2d_grouped(B · x, G · w)
+
+A and B are fixed matrices along time, group j convolves with Σ_k G[j, k] · w[:, :, k]. Three calls, no padding and no
+slices: the matrices hold the tiles, the zero frames and a ragged last tile. Two readings of the same algebra
+(`cook_toom.fast_filter`):
+
+- *tiled*: F(m, kT) on tiles of m result frames, m + kT − 1 products each: with three taps 4 for 2 frames, 6 for 4.
+- *short*: for a clip of few frames the clip is the filter and the kernel slides: T + R − 1 products, 3 for 2 frames.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from edge4d.lowering.conv.cook_toom import POINTS, fast_filter
+from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
+from edge4d.lowering.conv.plane import frames_conv2d
+from edge4d.lowering.conv.spec import ConvSpec
+from edge4d.lowering.conv.taps import T_AXIS
+from edge4d.lowering.linear_map import matrix_product
+from edge4d.lowering.values import Const, Operand
+
+if TYPE_CHECKING:
+    from edge4d.lowering.builder import Builder
+
+__all__ = ["Products", "Short", "Winograd"]
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Products:
+    """A convolution along time as products: frames combined, convolved group by group, combined again.
+
+    Attributes:
+        inputs: (groups · tiles, T), what goes into each product; product j of tile i is row i · groups + j.
+        weights: (groups, kT), the taps of each group.
+        results: (R, groups · tiles).
+    """
+
+    inputs: Tensor
+    weights: Tensor
+    results: Tensor
+
+    @property
+    def groups(self) -> int:
+        """Different kernels."""
+        return self.weights.shape[0]
+
+    @property
+    def count(self) -> int:
+        """2-D convolutions of one frame, for each sample."""
+        return self.inputs.shape[0]
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """Tiles of `tile` result frames."""
+
+    tile: int
+
+    def applies(self, spec: ConvSpec) -> str | None:
+        """Why the formulation does not fit, None when it does."""
+        return _unfit(spec, self.tile + spec.kernel[0] - 2)
+
+    def products(self, spec: ConvSpec) -> Products:
+        """The algorithm for this layer."""
+        return _tiled(self.tile, spec.kernel[0], spec.x.shape[T_AXIS], spec.shape[T_AXIS], spec.padding[0][0])
+
+    def cost(self, spec: ConvSpec) -> Cost:
+        """See `_cost`."""
+        return _cost(spec, self.products(spec))
+
+    def rewrite(self, b: Builder, spec: ConvSpec) -> Operand:
+        """Matrix, grouped Conv2d, matrix."""
+        return _rewrite(b, spec, self.products(spec))
+
+
+@dataclass(frozen=True)
+class Short:
+    """Clip and kernel change roles: y[R−1−i] = Σ_f x[f] · w'[i + f], with w' the kernel between zeros."""
+
+    def applies(self, spec: ConvSpec) -> str | None:
+        """Why the formulation does not fit, None when it does."""
+        return _unfit(spec, spec.x.shape[T_AXIS] + spec.shape[T_AXIS] - 2)
+
+    def products(self, spec: ConvSpec) -> Products:
+        """The algorithm for this layer."""
+        return _short(spec.kernel[0], spec.x.shape[T_AXIS], spec.shape[T_AXIS], spec.padding[0][0])
+
+    def cost(self, spec: ConvSpec) -> Cost:
+        """See `_cost`."""
+        return _cost(spec, self.products(spec))
+
+    def rewrite(self, b: Builder, spec: ConvSpec) -> Operand:
+        """Matrix, grouped Conv2d, matrix."""
+        return _rewrite(b, spec, self.products(spec))
+
+
+@lru_cache(maxsize=256)
+def _tiled(tile: int, taps: int, frames: int, found: int, before: int) -> Products:
+    """F(tile, taps) for `found` results of `frames` frames with `before` zeros in front."""
+    a, g, b = fast_filter(tile, taps)
+    count, tiles = tile + taps - 1, -(-found // tile)
+    inputs = torch.zeros(tiles, count, frames, dtype=torch.float64)
+    results = torch.zeros(tiles * tile, tiles, count, dtype=torch.float64)
+    for i in range(tiles):
+        for j in range(count):
+            frame = i * tile + j - before
+            if 0 <= frame < frames:
+                inputs[i, :, frame] = b[:, j]
+        results[i * tile : (i + 1) * tile, i] = a
+    return Products(inputs.flatten(0, 1), g, results.flatten(1)[:found])
+
+
+@lru_cache(maxsize=256)
+def _short(taps: int, frames: int, found: int, before: int) -> Products:
+    """F(found, frames) with the kernel, `found` − 1 zeros around it, as what slides."""
+    a, g, b = fast_filter(found, frames)
+    shifted = torch.zeros(frames + found - 1, taps, dtype=torch.float64)
+    for q in range(len(shifted)):
+        tap = q - (found - 1) + before
+        if 0 <= tap < taps:
+            shifted[q, tap] = 1
+    return Products(g, b @ shifted, a.flip(0))
+
+
+def _unfit(spec: ConvSpec, points: int) -> str | None:
+    if spec.transposed:
+        return "a transposed convolution"
+    if spec.kernel[0] == 1:
+        return "the kernel has one temporal tap"
+    if spec.stride[0] != 1 or spec.dilation[0] != 1:
+        return f"temporal stride {spec.stride[0]}, dilation {spec.dilation[0]}; tiles need 1 and 1"
+    if not isinstance(spec.weight, Const) or not (spec.bias is None or isinstance(spec.bias, Const)):
+        return "weights or bias are computed while the model runs"
+    if points > len(POINTS):
+        return f"{points} evaluation points, of which float32 keeps too few digits"
+    return None
+
+
+def _cost(spec: ConvSpec, products: Products) -> Cost:
+    given, made = frame_sizes(spec)
+    return Cost(
+        macs=frame_macs(spec) * products.count,
+        channels=spec.weight.shape[1],
+        moved=given * (spec.x.shape[T_AXIS] + products.count) + made * (spec.shape[T_AXIS] + products.count),
+        matrix_macs=given * products.inputs.numel() + made * products.results.numel(),
+        calls=3,
+        weights=math.prod(spec.weight.shape) // spec.kernel[0] * products.groups,
+    )
+
+
+def _rewrite(b: Builder, spec: ConvSpec, products: Products) -> Operand:
+    n, channels, *_ = spec.x.shape
+    groups, tiles = products.groups, products.count // products.groups
+    x = matrix_product(b, spec.x, T_AXIS, products.inputs, "winograd.inputs")
+    height, width = x.shape[T_AXIS + 1 :]
+    x = b.lower(aten.view.default, x, [n, channels, tiles, groups, height, width])
+    x = b.lower(aten.permute.default, x, [0, 3, 1, 2, 4, 5])
+    x = b.lower(aten.view.default, x, [n, groups * channels, tiles, height, width])
+    outs = spec.shape[1]
+    plane = replace(
+        spec,
+        x=x,
+        weight=_weight(b, spec, products),
+        bias=_bias(b, spec, products),
+        stride=spec.stride[1:],
+        padding=spec.padding[1:],
+        dilation=spec.dilation[1:],
+        output_padding=spec.output_padding[1:],
+        groups=groups * spec.groups,
+        shape=(n, groups * outs, tiles, *spec.shape[T_AXIS + 1 :]),
+    )
+    y: Operand = frames_conv2d(b, plane)
+    y = b.lower(aten.view.default, y, [n, groups, outs, tiles, *spec.shape[T_AXIS + 1 :]])
+    y = b.lower(aten.permute.default, y, [0, 2, 3, 1, 4, 5])
+    y = b.lower(aten.view.default, y, [n, outs, tiles * groups, *spec.shape[T_AXIS + 1 :]])
+    return matrix_product(b, y, T_AXIS, products.results, "winograd.results")
+
+
+def _weight(b: Builder, spec: ConvSpec, products: Products) -> Const:
+    """(groups · C_out, C_in / conv groups, kH, kW), combined in float64."""
+    weight = spec.weight
+    assert isinstance(weight, Const)
+
+    def make() -> Tensor:
+        combined = torch.einsum("jk,sckhw->jschw", products.weights, weight.tensor.double())
+        return combined.flatten(0, 1).to(weight.dtype)
+
+    return b.derive(weight, ("winograd", _key(products)), make, f"{weight.name}.winograd")
+
+
+def _bias(b: Builder, spec: ConvSpec, products: Products) -> Const | None:
+    """The bias goes with the products of point 1, which enter every result once."""
+    bias = spec.bias
+    if bias is None:
+        return None
+    assert isinstance(bias, Const)
+
+    def make() -> Tensor:
+        own = torch.zeros(products.groups, *bias.shape, dtype=bias.dtype)
+        own[1] = bias.tensor
+        return own.flatten()
+
+    return b.derive(bias, ("winograd", products.groups), make, f"{bias.name}.winograd")
+
+
+def _key(products: Products) -> tuple[float, ...]:
+    return (*products.weights.shape, *products.weights.flatten().tolist())
