@@ -121,11 +121,16 @@ def _frame(inventory: Inventory) -> onnx.ModelProto:
 
 def _add_body(graph: onnx.GraphProto, inventory: Inventory, scope: Scope) -> None:
     """Nodes, weights without their numbers, and outputs without types."""
+    import onnx
+
     if (source := scope.graph) is not None:
         for tensor in source.initializer:
             _copy_tensor(graph.initializer.add(), tensor)
         for sparse in source.sparse_initializer:
-            _copy_sparse(graph.sparse_initializer.add(), sparse)
+            # As a dense one: shape inference takes a sparse one for the 1-D list of its values.
+            dense = graph.initializer.add(name=sparse.values.name, data_type=sparse.values.data_type)
+            dense.data_location = onnx.TensorProto.EXTERNAL
+            dense.dims.extend(sparse.dims)
     for name in scope.output_names:
         graph.output.add(name=name)
     _copy_nodes(graph, inventory, scope)

@@ -71,8 +71,9 @@ def three_axis_reason(node: onnx.NodeProto, inputs: Sequence[Value]) -> str | No
         node: with the attributes of its call.
         inputs: what is known about its inputs.
     """
-    if _SAYS_3D.search(node.op_type):
-        return f"{node.op_type} is a 3-D operator"
+    name = _own_name(node)
+    if _SAYS_3D.search(name):
+        return f"{name} is a 3-D operator"
     match = _BASE.fullmatch(node.op_type)
     if match is None:
         return None
@@ -91,6 +92,12 @@ def three_axis_reason(node: onnx.NodeProto, inputs: Sequence[Value]) -> str | No
         if length is not None and length >= limit:
             return f"{what} has {length} entries, expected at most {limit - 1}"
     return _resized_axes(node, inputs) if base in ("Resize", "Upsample") else None
+
+
+def _own_name(node: onnx.NodeProto) -> str:
+    """The operator; of torch's fallback, an ``ATen`` node, what it falls back to."""
+    operator = next((a.s.decode("utf-8", "replace") for a in node.attribute if a.name == "operator"), "")
+    return operator if node.op_type == "ATen" and operator else node.op_type
 
 
 def _ranked_inputs(op: str, base: str) -> tuple[int, ...]:
