@@ -11,7 +11,7 @@ from edge4d.validators.chains import Chains
 from edge4d.validators.findings import Shape
 from edge4d.validators.inference import Inferred, Occurrence
 from edge4d.validators.inventory import Inventory, Scope, Site, callee
-from edge4d.validators.values import Value
+from edge4d.validators.values import Value, rank_of
 
 if TYPE_CHECKING:
     import onnx
@@ -97,6 +97,18 @@ class Facts:
         for scope in self.inventory.functions.values():
             defaults = getattr(scope.body, "attribute_proto", ())
             found += [(scope, a, dims, "default of attribute") for a, dims in _tensors(defaults)]
+        return found
+
+    @cached_property
+    def declared(self) -> dict[int, dict[str, int]]:
+        """How many axes the file says that values have: for each scope, by its identity, and by name."""
+        found = {}
+        for scope in self.inventory.scopes:
+            entries = list(scope.body.value_info)
+            if (graph := scope.graph) is not None:
+                entries += [*graph.input, *graph.output]
+            ranks = ((entry.name, rank_of(entry.type)) for entry in entries)
+            found[id(scope)] = {name: rank for name, rank in ranks if rank is not None}
         return found
 
     @cached_property

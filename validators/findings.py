@@ -24,6 +24,8 @@ __all__ = [
     "shape_text",
 ]
 
+_MOST_SIZES = 16  # that a message states; a hostile file may give a weight a million axes
+
 SCHEMA_VERSION = 1
 """Of `Report.to_dict`; raised when a key changes its meaning or goes away."""
 
@@ -321,5 +323,6 @@ class Report:
 
 
 def shape_text(shape: Shape) -> str:
-    """``(1, 3, None)`` as ``[1, 3, ?]``."""
-    return "[" + ", ".join("?" if size is None else str(size) for size in shape) + "]"
+    """``(1, 3, None)`` as ``[1, 3, ?]``; of very many sizes the first ones."""
+    sizes = ["?" if size is None else str(size) for size in shape[:_MOST_SIZES]]
+    return "[" + ", ".join(sizes + ["…"] * (len(shape) > _MOST_SIZES)) + "]"

@@ -8,11 +8,16 @@ from it, unless the body gives the same rank back.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
 
+from edge4d.validators.contained import CouldNotInfer, infer_shapes, inline_functions
 from edge4d.validators.inventory import FunctionId, Inventory, callee, normal_domain
+from edge4d.validators.lengths import infer_length
 from edge4d.validators.rank_rules import infer_ranks
 from edge4d.validators.slimming import number_of, result_of, slim_function_call, slim_model
 from edge4d.validators.values import Value, element_type, ranked_type, type_of_initializer
@@ -21,6 +26,16 @@ if TYPE_CHECKING:
     import onnx
 
 __all__ = ["Inferred", "Occurrence", "infer"]
+
+# Beyond each of these what is not known yet stays unknown. Real models stay far below: their nodes come in an order
+# in which one round suffices, plus one for every time that ONNX needs what only `rank_rules` knows.
+_MOST_ROUNDS = 50
+_MOST_RETRIES = 20
+_MOST_AXES = 1000
+_TIME_LIMIT_S = 60.0
+_TIME_LIMIT_S_PER_NODE = 0.002
+
+_T = TypeVar("_T")
 
 _Place = tuple[int | str, ...]
 """Where a node stands in a copy: (node, attribute, graph, node, …). Inference never reorders."""
@@ -100,17 +115,29 @@ class _Run:
         self.inventory = inventory
         self.problems: list[str] = []
         self.results: dict[_Call, _Result] = {}
+        self._until = monotonic() + _TIME_LIMIT_S + _TIME_LIMIT_S_PER_NODE * len(inventory.sites)
+        self._given_up = False
+
+    @property
+    def given_up(self) -> bool:
+        """Whether nothing more is inferred: it was too much for ONNX's process, or took too long altogether."""
+        if not self._given_up and monotonic() > self._until:
+            self._note("the inference took too long")
+            self._given_up = True
+        return self._given_up
 
     def analyse(self, slim: onnx.ModelProto) -> _Result:
         """Analyse one model; assumptions that fail are withdrawn together with all that followed from them."""
         base = self._inlined(slim)
         rejected: set[_Place] = set()
-        while True:
+        for _ in range(_MOST_RETRIES):
             sweep = self._converged(base, rejected)
             failed = sweep.unproven()
             if not failed:
                 break
             rejected |= failed
+        else:
+            sweep = self._converged(base, None)
         types = [sweep.names[v.name].type if v.name in sweep.names else None for v in sweep.model.graph.output]
         return _Result(sweep.occurrences, sweep.results, types, frozenset(sweep.calls))
 
@@ -123,56 +150,64 @@ class _Run:
             tuple(b"" if t is None else t.SerializeToString(deterministic=True) for t in types),
             tuple(sorted(a.SerializeToString(deterministic=True) for a in attributes.values())),
         )
-        if key not in self.results:
+        if key not in self.results and self.given_up:
+            self.results[key] = _Result([], [], [], frozenset())
+        elif key not in self.results:
             slim = slim_function_call(self.inventory, self.inventory.functions[name], types, attributes)
             self.results[key] = self.analyse(slim)
         return key
 
     def _inlined(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        from onnx import inliner
-
-        if not model.functions:
+        if not model.functions or self.given_up:
             return model
         try:
-            inlined: onnx.ModelProto = inliner.inline_local_functions(model)
-        except Exception as error:  # the C++ side raises types of its own, and RuntimeError
-            self.problems.append(f"inlining the local functions failed: {_one_line(error)}")
+            return inline_functions(model)
+        except CouldNotInfer as error:
+            self._note(f"inlining the local functions failed: {error}")
+            self._given_up |= error.fatal
             return model
-        return inlined
 
-    def _converged(self, base: onnx.ModelProto, rejected: set[_Place]) -> _Sweep:
-        """Alternate ONNX inference and `rank_rules` until neither learns anything."""
+    def _converged(self, base: onnx.ModelProto, rejected: set[_Place] | None) -> _Sweep:
+        """Alternate ONNX inference and `rank_rules` until neither learns anything, or for long enough.
+
+        Args:
+            base: is not changed.
+            rejected: assumptions that failed; None to assume nothing.
+        """
         import onnx
 
         model = onnx.ModelProto()
         model.CopyFrom(base)
         del model.functions[:]  # the calls left are analysed by `call`, in their own operator set
         written: set[tuple[_Place, str]] = set()
-        while True:
+        for _ in range(_MOST_ROUNDS):
             model = self._onnx_inference(model)
             sweep = _Sweep(self, model, rejected, written)
             sweep.graph(model.graph, {}, {}, ())
             if not sweep.learnt:
-                return sweep
+                break
+        return sweep
 
     def _onnx_inference(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        from onnx import shape_inference
-
-        try:
-            inferred: onnx.ModelProto = shape_inference.infer_shapes(model, data_prop=True)
-        except Exception as error:  # the C++ side raises types of its own, and RuntimeError
-            problem = f"ONNX shape inference failed: {_one_line(error)}"
-            if problem not in self.problems:
-                self.problems.append(problem)
+        if self.given_up:
             return model
-        return inferred
+        try:
+            return infer_shapes(model)
+        except CouldNotInfer as error:
+            self._note(f"ONNX shape inference failed: {error}")
+            self._given_up |= error.fatal
+            return model
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
 
 
 class _Sweep:
     """One walk over an inferred copy: collects what is known, and writes what `rank_rules` adds into the copy."""
 
     def __init__(
-        self, run: _Run, model: onnx.ModelProto, rejected: set[_Place], written: set[tuple[_Place, str]]
+        self, run: _Run, model: onnx.ModelProto, rejected: set[_Place] | None, written: set[tuple[_Place, str]]
     ) -> None:
         self.run = run
         self.model = model
@@ -182,22 +217,23 @@ class _Sweep:
         self.learnt = False
         self.occurrences: list[Occurrence] = []
         self.results: list[tuple[tuple[int, int], Value]] = []
-        self.names: dict[str, Value] = {}
+        self.names: Mapping[str, Value] = {}
         self._guesses: dict[_Place, tuple[int, Value]] = {}
         self._opset = {normal_domain(entry.domain): entry.version for entry in model.opset_import}
 
     def graph(
         self,
         graph: onnx.GraphProto,
-        outer: Mapping[str, Value],
-        outer_data: Mapping[str, onnx.TensorProto],
+        outer: MutableMapping[str, Value],
+        outer_data: MutableMapping[str, onnx.TensorProto],
         place: _Place,
-    ) -> dict[str, Value]:
+    ) -> MutableMapping[str, Value]:
         """Walk one graph; names of the outer scope are visible in it."""
-        data = {**outer_data, **_small_weights(graph)}
+        data = _within(outer_data, _small_weights(graph))
         # A name made here hides one of the outer scope even before its type is known.
         made = [*(entry.name for entry in graph.input), *(name for node in graph.node for name in node.output)]
-        names = {**outer, **{name: Value(name) for name in made if name}}
+        names = _within(outer, {name: Value(name) for name in made if name})
+        entries = _Entries(graph)
         for name, type_proto in _stated_types(graph):
             value = Value(name, type_proto, data.get(name))
             if value.settled or names.get(name, Value(name)).type is None:
@@ -207,7 +243,7 @@ class _Sweep:
         for i, node in enumerate(graph.node):
             inputs = tuple(names.get(name, Value(name)) for name in node.input)
             inner = dict(self._subgraphs(node, inputs, names, data, (*place, i)))
-            self._learn(graph, node, inputs, inner, names, (*place, i))
+            self._learn(entries, node, inputs, inner, names, (*place, i))
             if (constant := _constant(node)) is not None:
                 data[node.output[0]] = constant
                 value = names.get(node.output[0], Value(node.output[0]))
@@ -231,10 +267,10 @@ class _Sweep:
         self,
         node: onnx.NodeProto,
         inputs: tuple[Value, ...],
-        names: Mapping[str, Value],
-        data: Mapping[str, onnx.TensorProto],
+        names: MutableMapping[str, Value],
+        data: MutableMapping[str, onnx.TensorProto],
         place: _Place,
-    ) -> Iterator[tuple[tuple[str, int], tuple[onnx.GraphProto, dict[str, Value]]]]:
+    ) -> Iterator[tuple[tuple[str, int], tuple[onnx.GraphProto, MutableMapping[str, Value]]]]:
         loop = node.op_type == "Loop" and not normal_domain(node.domain)
         for attribute in node.attribute:
             for i, graph in enumerate([attribute.g] if attribute.HasField("g") else attribute.graphs):
@@ -250,7 +286,7 @@ class _Sweep:
         """Give a loop's body the ranks it starts with: a scalar counter, a scalar condition, the initial values."""
         for i, formal in enumerate(body.input):
             value = Value(formal.name, formal.type)
-            if value.rank is not None or (*place, i) in self.rejected:
+            if value.rank is not None or self.rejected is None or (*place, i) in self.rejected:
                 continue
             initial = inputs[i] if i < len(inputs) else Value("")
             rank = 0 if i == 0 or (i == 1 and not initial.name) else initial.rank
@@ -274,11 +310,11 @@ class _Sweep:
 
     def _learn(
         self,
-        graph: onnx.GraphProto,
+        entries: _Entries,
         node: onnx.NodeProto,
         inputs: tuple[Value, ...],
-        inner: Mapping[tuple[str, int], tuple[onnx.GraphProto, dict[str, Value]]],
-        names: dict[str, Value],
+        inner: Mapping[tuple[str, int], tuple[onnx.GraphProto, MutableMapping[str, Value]]],
+        names: MutableMapping[str, Value],
         place: _Place,
     ) -> None:
         """Where ONNX left an output open, ask the function that is called, or the rules of rank."""
@@ -289,7 +325,7 @@ class _Sweep:
             call = self.run.call(key, tuple(value.type for value in inputs), attributes)
             self.calls.add(call)
             types = self.run.results[call].types
-        elif all(not name or names.get(name, Value(name)).settled for name in node.output):
+        elif not any(_is_open(names.get(name, Value(name))) for name in node.output if name):
             return
         else:
             bodies = {
@@ -298,16 +334,29 @@ class _Sweep:
             }
             ranks = infer_ranks(node, inputs, bodies, self._opset.get("", 0))
             elem = element_type(next((v.type for v in inputs if v.type is not None), None))
-            types = [None if rank is None else ranked_type(rank, elem) for rank in ranks]
+            length = infer_length(node, inputs) if ranks[:1] == [1] else None
+            types = [
+                None if rank is None or rank > _MOST_AXES else ranked_type(rank, elem, None if i else length)
+                for i, rank in enumerate(ranks)
+            ]
         for name, type_proto in zip(node.output, types, strict=False):
-            if not name or type_proto is None or names.get(name, Value(name)).settled:
+            before = names.get(name, Value(name))
+            if not name or type_proto is None or not _is_open(before):
                 continue
-            if Value(name, type_proto).settled:
-                names[name] = Value(name, type_proto)
+            learnt = Value(name, type_proto)
+            if learnt.settled and (not before.settled or learnt.length is not None):
+                if before.type is not None and type_proto.HasField("tensor_type") and before.type.tensor_type.elem_type:
+                    type_proto.tensor_type.elem_type = before.type.tensor_type.elem_type
+                names[name] = learnt
                 if (place, name) not in self.written:
                     self.written.add((place, name))
-                    _write(graph, name, type_proto)
+                    entries.write(name, type_proto)
                     self.learnt = True
+
+
+def _is_open(value: Value) -> bool:
+    """Whether the rank is not known, or of a list not its length, which another value's rank may be."""
+    return not value.settled or value.shape == (None,)
 
 
 def _stated_types(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TypeProto]]:
@@ -324,13 +373,26 @@ def _small_weights(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
     return {t.name: t for t in graph.initializer if t.data_location != TensorProto.EXTERNAL}
 
 
-def _write(graph: onnx.GraphProto, name: str, type_proto: onnx.TypeProto) -> None:
-    """Put a fact where ONNX inference looks for it."""
-    for entry in (*graph.output, *graph.value_info):
-        if entry.name == name:
-            entry.type.CopyFrom(type_proto)
-            return
-    graph.value_info.add(name=name).type.CopyFrom(type_proto)
+class _Entries:
+    """What a graph states about its values by name, for ONNX inference to find."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+
+    @cached_property
+    def _by_name(self) -> dict[str, onnx.ValueInfoProto]:
+        return {entry.name: entry for entry in (*self._graph.value_info, *self._graph.output)}
+
+    def write(self, name: str, type_proto: onnx.TypeProto) -> None:
+        if name not in self._by_name:
+            self._by_name[name] = self._graph.value_info.add(name=name)
+        self._by_name[name].type.CopyFrom(type_proto)
+
+
+def _within(outer: MutableMapping[str, _T], own: dict[str, _T]) -> MutableMapping[str, _T]:
+    """Names of a graph, and behind them, not copied, those of the graphs around it."""
+    around = outer.maps if isinstance(outer, ChainMap) else [outer] if outer else []
+    return ChainMap(own, *around) if around else own
 
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
@@ -357,7 +419,3 @@ def _tensor(elem: int, dims: Sequence[int], numbers: Sequence[float]) -> onnx.Te
 
     made: onnx.TensorProto = helper.make_tensor("", elem, dims, numbers)
     return made
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

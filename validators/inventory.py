@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,13 @@ from edge4d.errors import ValidationError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["FunctionId", "Inventory", "Scope", "Site", "callee", "normal_domain", "take_inventory"]
+__all__ = ["FunctionId", "Inventory", "Scope", "Site", "all_sites", "callee", "normal_domain", "take_inventory"]
 
 FunctionId = tuple[str, str, str]
 """(domain, name, overload) of a local function."""
 
+_DEEPEST = 32  # graphs within graphs; in a file, protobuf itself stops there
+_LONGEST = 100  # functions that call each other; inlining takes the square of it, and C++ a stack frame each
 _MOST_NODES = 200_000  # after inlining; a file of a few hundred bytes can ask for 2**100
 
 
@@ -89,7 +91,7 @@ class Site:
     def op(self) -> str:
         """The operator, with its domain unless that is ONNX's own."""
         domain = normal_domain(self.node.domain)
-        return f"{domain}::{self.node.op_type}" if domain else self.node.op_type
+        return _printable(f"{domain}::{self.node.op_type}" if domain else self.node.op_type)
 
 
 @dataclass(eq=False)
@@ -138,66 +140,101 @@ def take_inventory(model: onnx.ModelProto, name: str) -> Inventory:
     """
     main = Scope("graph", model.graph, None)
     functions = {}
+    _refuse_bytes(name, (entry.domain for entry in model.opset_import))
     for body in model.functions:
+        _refuse_bytes(name, (body.domain, body.name, body.overload))
         domain = normal_domain(body.domain)
-        title = f"{domain}::{body.name}" + (f":{body.overload}" if body.overload else "")
+        title = _printable(f"{domain}::{body.name}" + (f":{body.overload}" if body.overload else ""))
         functions[domain, body.name, body.overload] = Scope(f"function {title}", body, None)
     found = Inventory(model, main, functions, [], [])
     for scope in (main, *functions.values()):
-        _walk(scope, found)
+        _walk(scope, found, name, 0)
     _refuse_explosion(found, name)
     return found
 
 
-def _walk(scope: Scope, found: Inventory) -> None:
+def _printable(text: str) -> str:
+    """Names in messages stay on their line, and no terminal takes them for commands."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
+def _refuse_bytes(name: str, texts: Iterable[str]) -> None:
+    """Protobuf gives bytes where a text is none."""
+    if any(isinstance(text, bytes) for text in texts):
+        raise ValidationError(f"{name}: not a valid ONNX model: a name in it is not UTF-8")
+
+
+def _names_of(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[str]:
+    import onnx
+
+    yield from (entry.name for entry in body.value_info)
+    if isinstance(body, onnx.FunctionProto):
+        yield from (entry.domain for entry in body.opset_import)
+        yield from (attribute.name for attribute in body.attribute_proto)
+        return
+    for ports in (body.input, body.output, body.initializer):
+        yield from (entry.name for entry in ports)
+    yield from (sparse.values.name for sparse in body.sparse_initializer)
+
+
+def _walk(scope: Scope, found: Inventory, name: str, depth: int) -> None:
+    if depth > _DEEPEST:
+        raise ValidationError(f"{name}: graphs lie more than {_DEEPEST} deep within each other; refused")
+    _refuse_bytes(name, _names_of(scope.body))
     found.scopes.append(scope)
     for place, node in enumerate(scope.body.node):
+        _refuse_bytes(name, (node.op_type, node.domain, node.name, node.overload))
         site = Site(len(found.sites), place, scope, node)
         scope.sites.append(site)
         found.sites.append(site)
         for attribute in node.attribute:
+            _refuse_bytes(name, (attribute.name, attribute.ref_attr_name))
             graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
             for i, graph in enumerate(graphs):
                 number = f"[{i}]" if attribute.graphs else ""
                 inner = Scope(
-                    f"{scope.path} / {site.op} {site.label!r} / {attribute.name}{number}",
+                    f"{scope.path} / {site.op} {site.label!r} / {_printable(attribute.name)}{number}",
                     graph,
                     scope,
                     owner=(site, (attribute.name, i)),
                 )
                 site.scopes[attribute.name, i] = inner
-                _walk(inner, found)
+                _walk(inner, found, name, depth + 1)
 
 
-def _all_sites(scope: Scope) -> Iterator[Site]:
+def all_sites(scope: Scope) -> Iterator[Site]:
+    """The nodes of a scope and of all graphs within it."""
     for site in scope.sites:
         yield site
         for inner in site.scopes.values():
-            yield from _all_sites(inner)
+            yield from all_sites(inner)
 
 
 def _refuse_explosion(found: Inventory, name: str) -> None:
     """Count the nodes that the model has once every call is replaced by the function's body."""
     sizes: dict[FunctionId, int] = {}
+    depths: dict[FunctionId, int] = {}
     calls = {
-        key: [callee(site.node) for site in _all_sites(scope) if callee(site.node) in found.functions]
+        key: [callee(site.node) for site in all_sites(scope) if callee(site.node) in found.functions]
         for key, scope in found.functions.items()
     }
-    own = {key: sum(1 for _ in _all_sites(scope)) for key, scope in found.functions.items()}
+    own = {key: sum(1 for _ in all_sites(scope)) for key, scope in found.functions.items()}
     for start in found.functions:
-        trail = [start]  # an explicit stack: a chain of calls may be longer than Python's own
+        trail = {start: iter(calls[start])}  # an explicit stack: a chain of calls may be longer than Python's own
         while trail:
-            key = trail[-1]
-            waiting = [inner for inner in calls[key] if inner not in sizes]
-            if not waiting:
-                sizes[key] = own[key] + sum(sizes[inner] for inner in calls[key])
-                trail.pop()
+            key = next(reversed(trail))
+            inner = next((inner for inner in trail[key] if inner not in sizes), None)
+            if inner is None:
+                sizes[key] = own[key] + sum(sizes[called] for called in calls[key])
+                depths[key] = 1 + max((depths[called] for called in calls[key]), default=0)
+                if depths[key] > _LONGEST:
+                    raise ValidationError(f"{name}: its functions call each other more than {_LONGEST} deep; refused")
+                del trail[key]
                 continue
-            if waiting[0] in trail:
-                title = found.functions[waiting[0]].path
-                raise ValidationError(f"{name}: not a valid ONNX model: {title} calls itself")
-            trail.append(waiting[0])
-    main = [callee(site.node) for site in _all_sites(found.main)]
+            if inner in trail:
+                raise ValidationError(f"{name}: not a valid ONNX model: {found.functions[inner].path} calls itself")
+            trail[inner] = iter(calls[inner])
+    main = [callee(site.node) for site in all_sites(found.main)]
     total = len(main) + sum(sizes.get(key, 0) for key in main)
     if max(total, *sizes.values(), 0) > _MOST_NODES:
         raise ValidationError(f"{name}: its functions expand to more than {_MOST_NODES} nodes; refused")

@@ -33,7 +33,8 @@ def source_of(node: onnx.NodeProto) -> tuple[str | None, str | None]:
     Read from edge4d's own metadata, else from that of torch.onnx (dynamo), else from the node names that torch's
     TorchScript exporter gives (``/layer1/layer1.0/conv1/Conv``).
     """
-    notes = {entry.key: entry.value for entry in node.metadata_props}
+    # Protobuf gives bytes where a text is not UTF-8.
+    notes = {entry.key: entry.value for entry in node.metadata_props if isinstance(entry.value, str)}
     layer = notes.get("edge4d.layer") or _scope(notes.get("pkg.torch.onnx.name_scopes", ""))
     layer = layer or _namespace(notes.get("namespace", "")) or _path_in_name(node.name)
     line = notes.get("edge4d.line") or _user_frame(notes.get("pkg.torch.onnx.stack_trace", ""))

@@ -12,7 +12,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from edge4d.errors import UsageError
+from edge4d.errors import UsageError, ValidationError
+from edge4d.validators.contained import warm_up
 from edge4d.validators.device import device_findings
 from edge4d.validators.facts import Facts
 from edge4d.validators.findings import CODES, Finding, Report, Shape, finding, shape_text
@@ -23,7 +24,7 @@ from edge4d.validators.provenance import place_of
 from edge4d.validators.reading import read_model
 from edge4d.validators.structure import structure_findings
 from edge4d.validators.three_axis import three_axis_reason
-from edge4d.validators.values import Value, rank_of, type_of_initializer
+from edge4d.validators.values import Value, type_of_initializer
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +53,19 @@ def check_rank(
     if max_rank is not None and max_rank < 1:
         raise UsageError(f"max_rank is {max_rank}, expected at least 1", hint="most devices take 4: --max-rank 4")
     path = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
+    warm_up()
     proto = read_model(model)
+    try:
+        return _checked(proto, path, max_rank, profile)
+    except RecursionError as error:
+        name = path or "the model"
+        raise ValidationError(f"{name}: graphs and functions lie too deep within each other; refused") from error
+    except UnicodeDecodeError as error:  # protobuf decodes a name when it is looked at
+        name = path or "the model"
+        raise ValidationError(f"{name}: not a valid ONNX model: a name in it is not UTF-8") from error
+
+
+def _checked(proto: onnx.ModelProto, path: str | None, max_rank: int | None, profile: Profile | None) -> Report:
     inventory = take_inventory(proto, path or "the model")
     stated = None if profile is None else profile.max_rank
     limit = min((rank for rank in (max_rank, stated) if rank is not None), default=None)
@@ -123,7 +136,7 @@ def _unknown(facts: Facts) -> Iterator[Finding]:
             message = f"the rank of {name!r} is unknown, since that of {cause!r} is"
             consequences.append(finding("E4D002", message, place_of(home, name), chain=facts.chains.of(home, name)))
             continue
-        declared = _declared(_scope_of(home)).get(name)
+        declared = facts.declared[id(_scope_of(home))].get(name)
         claim = "" if declared is None else f"; the file says {declared} axes, which nothing in the graph confirms"
         what = f"{kind} {name!r}" if kind != "value" else f"{name!r}"
         said = f" ({'; '.join(facts.inferred.problems)})" if facts.inferred.problems else ""
@@ -196,7 +209,7 @@ def _contradictions(facts: Facts) -> Iterator[Finding]:
         if scope.graph is not None:
             for name, type_proto in type_of_initializer(scope.graph).items():
                 here[name] = (scope, [Value(name, type_proto)])
-        for name, declared in _declared(scope).items():
+        for name, declared in facts.declared[id(scope)].items():
             home, met = here.get(name, (scope, []))
             other = next((v for v in met if v.shape is not None and len(v.shape) != declared), None)
             if other is not None and other.shape is not None:
@@ -205,16 +218,6 @@ def _contradictions(facts: Facts) -> Iterator[Finding]:
                     f"{shape_text(other.shape)}"
                 )
                 yield finding("E4D005", message, place_of(home, name, other.shape))
-
-
-def _declared(scope: Scope) -> dict[str, int]:
-    """How many axes the file says that values have, by name."""
-    body = scope.body
-    entries = list(body.value_info)
-    if (graph := scope.graph) is not None:
-        entries += [*graph.input, *graph.output]
-    ranks = ((entry.name, rank_of(entry.type)) for entry in entries)
-    return {name: rank for name, rank in ranks if rank is not None}
 
 
 def _nothing(facts: Facts) -> Iterator[Finding]:

@@ -53,6 +53,7 @@ _FIXED = {
     "HannWindow": 1,
     "MelWeightMatrix": 2,
     "STFT": 4,
+    "Flatten": 2,
     "Gemm": 2,
     "FusedGemm": 2,
     "QGemm": 2,

@@ -81,6 +81,8 @@ def _parse(data: bytes, name: str) -> onnx.ModelProto:
     try:
         model.ParseFromString(data)
     except DecodeError as error:
+        if "depth" in str(error).lower():
+            raise ValidationError(f"{name}: graphs lie too deep within each other for protobuf to read them") from error
         raise ValidationError(
             f"{name}: not an ONNX model, or a truncated one ({len(data)} bytes that do not decode)",
             hint="export or download it again",

@@ -6,11 +6,11 @@ shape inference would believe it. Numbers survive inlining, so whatever is infer
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from edge4d.validators.inventory import Inventory, Scope, Site, callee, normal_domain
+from edge4d.validators.inventory import FunctionId, Inventory, Scope, Site, all_sites, callee, normal_domain
 
 if TYPE_CHECKING:
     import onnx
@@ -24,7 +24,7 @@ _SMALL = 1024  # elements; shapes, axes, pads and scales are far smaller, weight
 
 def slim_model(inventory: Inventory) -> onnx.ModelProto:
     """The copy of the whole model; the inventory's model is not changed."""
-    model = _frame(inventory)
+    model = _frame(inventory, inventory.main, inventory.model)
     source, graph = inventory.model.graph, model.graph
     for value in source.input:
         graph.input.add().CopyFrom(value)
@@ -61,9 +61,7 @@ def slim_function_call(
 
     function = scope.body
     assert isinstance(function, onnx.FunctionProto)
-    model = _frame(inventory)
-    del model.opset_import[:]
-    model.opset_import.extend(function.opset_import)
+    model = _frame(inventory, scope, function)
     known = list(types)
     for i, name in enumerate(function.input):
         value = model.graph.input.add(name=name)
@@ -96,14 +94,18 @@ def number_of(node: onnx.NodeProto) -> int | None:
     return None
 
 
-def _frame(inventory: Inventory) -> onnx.ModelProto:
-    """Everything but the main graph."""
+def _frame(inventory: Inventory, root: Scope, owner: onnx.ModelProto | onnx.FunctionProto) -> onnx.ModelProto:
+    """Everything but the main graph: operator sets, and the functions that may be inlined into a scope.
+
+    A function written in another version of ONNX's operator set is never inlined, so it and what it alone calls are
+    left out.
+    """
     import onnx
 
     model = onnx.ModelProto(ir_version=max(source_ir(inventory), 4))
-    model.opset_import.extend(inventory.model.opset_import)
+    model.opset_import.extend(owner.opset_import)
     model.graph.name = "slim"
-    for scope in inventory.functions.values():
+    for scope in _reachable(inventory, root, _version(owner)):
         source = scope.body
         assert isinstance(source, onnx.FunctionProto)
         function = model.functions.add(name=source.name, domain=source.domain, overload=source.overload)
@@ -117,6 +119,26 @@ def _frame(inventory: Inventory) -> onnx.ModelProto:
         _import_own_operators(function, model)
     _import_own_operators(model, inventory.model)
     return model
+
+
+def _version(owner: onnx.ModelProto | onnx.FunctionProto) -> int | None:
+    return next((int(entry.version) for entry in owner.opset_import if not normal_domain(entry.domain)), None)
+
+
+def _reachable(inventory: Inventory, root: Scope, version: int | None) -> Iterator[Scope]:
+    """Functions that a scope calls, and that those call, as far as all are in the same version of the operator set."""
+    seen: set[FunctionId] = set()
+    waiting = [root]
+    while waiting:
+        for site in all_sites(waiting.pop()):
+            key = callee(site.node)
+            scope = inventory.functions.get(key)
+            if scope is None or key in seen:
+                continue
+            seen.add(key)
+            if _version(cast("onnx.FunctionProto", scope.body)) in (version, None) or version is None:
+                waiting.append(scope)
+                yield scope
 
 
 def _add_body(graph: onnx.GraphProto, inventory: Inventory, scope: Scope) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from edge4d.validators.values import Value
+from edge4d.validators.values import Value, numbers_of
 
 if TYPE_CHECKING:
     import onnx
@@ -109,26 +109,13 @@ def _ranked_inputs(op: str, base: str) -> tuple[int, ...]:
 def _resized_axes(node: onnx.NodeProto, inputs: Sequence[Value]) -> str | None:
     """A Resize of rank 4 may still change three axes at once, though none of its values has rank 5."""
     legacy = node.op_type == "Upsample" or len(inputs) == 2  # x and scales; since opset 11 x, roi, scales, sizes
-    scales = _numbers(inputs, 1 if legacy else 2)
+    scales = numbers_of(inputs, 1 if legacy else 2)
     scales = scales or [factor for a in node.attribute if a.name == "scales" for factor in a.floats]
     changed = sum(scale != 1 for scale in scales)
-    shape, sizes = (inputs[0].shape if inputs else None), _numbers(inputs, 3)
+    shape, sizes = (inputs[0].shape if inputs else None), numbers_of(inputs, 3)
     if shape is not None and sizes:
         axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), list(range(len(shape))))
         for axis, size in zip(axes, sizes, strict=False):
             before = shape[axis] if -len(shape) <= axis < len(shape) else None
             changed += isinstance(before, int) and before != size
     return f"it changes the size of {changed} axes, expected at most 2" if changed >= 3 else None
-
-
-def _numbers(inputs: Sequence[Value], i: int) -> list[float]:
-    """The numbers of a small constant input, none when it is missing or not constant."""
-    from onnx import numpy_helper
-
-    data = inputs[i].data if i < len(inputs) else None
-    if data is None:
-        return []
-    try:
-        return [float(number) for number in numpy_helper.to_array(data).ravel()]
-    except (ValueError, TypeError):  # bytes that do not fit the tensor's own shape: inference can tell nothing either
-        return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from edge4d.validators.findings import Shape
 
-__all__ = ["Value", "element_type", "ranked_type", "rank_of", "shape_of", "type_of_initializer"]
+__all__ = ["Value", "element_type", "numbers_of", "ranked_type", "rank_of", "shape_of", "type_of_initializer"]
 
 _MADE_UP = re.compile(r"unk__\d+")  # what ONNX shape inference calls a size that it cannot tell
 
@@ -98,12 +99,25 @@ def element_type(type_proto: onnx.TypeProto | None) -> int:
     return 1 if tensor is None or isinstance(tensor, str) else int(tensor.elem_type) or 1
 
 
-def ranked_type(rank: int, elem: int) -> onnx.TypeProto:
-    """A tensor of that many axes of unknown size."""
+def ranked_type(rank: int, elem: int, length: int | None = None) -> onnx.TypeProto:
+    """A tensor of that many axes of unknown size; of one axis its size may be known."""
     import onnx
 
-    made: onnx.TypeProto = onnx.helper.make_tensor_type_proto(elem, [None] * rank)
+    made: onnx.TypeProto = onnx.helper.make_tensor_type_proto(elem, [length] if rank == 1 else [None] * rank)
     return made
+
+
+def numbers_of(inputs: Sequence[Value], i: int) -> list[float]:
+    """The numbers of a small constant input, none when it is missing or not constant."""
+    from onnx import numpy_helper
+
+    data = inputs[i].data if i < len(inputs) else None
+    if data is None:
+        return []
+    try:
+        return [float(number) for number in numpy_helper.to_array(data).ravel()]
+    except (ValueError, TypeError):  # bytes that do not fit the tensor's own shape: inference can tell nothing either
+        return []
 
 
 def type_of_initializer(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
