@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge4d.validators.findings import Shape, Step
@@ -11,20 +12,86 @@ from edge4d.validators.inventory import Inventory, Scope, Site
 if TYPE_CHECKING:
     from edge4d.validators.values import Value
 
-__all__ = ["Chains"]
-
-_Key = tuple[int, str]
-"""A value: (identity of its scope, its name)."""
+__all__ = ["Chains", "Trails"]
 
 _LONGEST = 8  # changes of rank that a chain shows, the last ones
 _UNKNOWN = 10**9  # the weight of an unknown rank
 
 
-class Chains:
-    """Answers where values come from, each in a time that does not depend on the size of the graph.
+@dataclass(frozen=True)
+class _Link:
+    """A value and where it comes from.
 
-    Of a node's inputs the one of the greatest rank is followed, an unknown rank before every known one: that is the
-    one that the result has its rank from, or that keeps it unknown.
+    Attributes:
+        step: how a chain shows it.
+        parent: the value that it has its rank from; None for an input.
+        start: the first value of the run of equal ranks that it ends.
+        length: how many nodes there are from that first value to it.
+        root: the first value of all.
+    """
+
+    step: Step
+    parent: Hashable | None
+    start: Hashable
+    length: int
+    root: Hashable
+
+
+class Trails:
+    """Answers where values come from, each in a time that does not depend on the size of the graph."""
+
+    def __init__(self) -> None:
+        self._links: dict[Hashable, _Link] = {}
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._links
+
+    def add(self, key: Hashable, step: Step, sources: Iterable[Hashable] = ()) -> None:
+        """Add a value after all that it is made of.
+
+        Args:
+            key: what tells it from all others.
+            step: its name, shape, operator and node.
+            sources: what it is made of. The one of the greatest rank is followed, an unknown rank before every known
+                one: that is the one that the result has its rank from, or that keeps it unknown.
+        """
+        known = (source for source in sources if source in self._links)
+        parent = max(known, key=lambda source: _weight(self._links[source].step), default=None)
+        above = None if parent is None else self._links[parent]
+        if above is None:
+            self._links[key] = _Link(step, parent, key, 0, key)
+        elif _weight(above.step) == _weight(step):
+            self._links[key] = _Link(step, parent, above.start, above.length + 1, above.root)
+        else:
+            self._links[key] = _Link(step, parent, key, 0, above.root)
+
+    def of(self, key: Hashable) -> tuple[Step, ...]:
+        """The steps from an input, a weight or a constant to the value, it included; empty when it is unheard of."""
+        steps: list[Step] = []
+        here = self._links.get(key)
+        while here is not None:
+            start = self._links[here.start]
+            if here is not start:
+                steps.append(_shown(here.step, max(here.length - 1, 0)))
+            steps.append(start.step)
+            if len(steps) >= _LONGEST and start.parent is not None:
+                root = self._links[here.root].step
+                steps.append(Step(root.value, root.shape, cut=True))
+                break
+            here = None if start.parent is None else self._links[start.parent]
+        return tuple(reversed(steps))
+
+
+def _weight(step: Step) -> int:
+    return _UNKNOWN if step.shape is None else len(step.shape)
+
+
+def _shown(step: Step, skipped: int) -> Step:
+    return Step(step.value, step.shape, step.op, step.node, skipped)
+
+
+class Chains:
+    """The trails of an ONNX model.
 
     Args:
         inventory: the model taken apart.
@@ -36,96 +103,56 @@ class Chains:
         self,
         inventory: Inventory,
         values: Iterable[tuple[Site | Scope, str, Sequence[Value]]],
-        weights: Mapping[_Key, Shape],
+        weights: Mapping[tuple[int, str], Shape],
     ) -> None:
-        self._shapes: dict[_Key, Shape | None] = dict(weights)
-        self._sites: dict[_Key, Site] = {}
-        self._parents: dict[_Key, _Key | None] = {}
-        self._starts: dict[_Key, _Key] = {}  # the first value of the run of equal ranks that a value ends
-        self._lengths: dict[_Key, int] = {}  # how many nodes there are from that first value to it
-        self._roots: dict[_Key, _Key] = {}
+        self._trails = Trails()
+        self._shapes: dict[tuple[int, str], Shape | None] = dict(weights)
         for home, name, met in values:
             self._shapes[id(home.scope if isinstance(home, Site) else home), name] = _widest(met)
+        for key, shape in weights.items():
+            self._trails.add(key, Step(key[1], shape))
         for scope in (inventory.main, *inventory.functions.values()):
             self._walk(scope)
 
+    def of(self, home: Site | Scope, name: str) -> tuple[Step, ...]:
+        """The steps to a value of a node or a scope (see `Trails.of`)."""
+        return self._trails.of((id(home.scope if isinstance(home, Site) else home), name))
+
     def _walk(self, scope: Scope) -> None:
         for i, name in enumerate(scope.input_names):
-            self._link((id(scope), name), self._formal(scope, i))
+            key = (id(scope), name)
+            self._trails.add(key, Step(name, self._shapes.get(key)), self._formal(scope, i))
         for site in scope.sites:
             for inner in site.scopes.values():
                 self._walk(inner)
             for i, name in enumerate(site.node.output):
                 if name:
-                    self._sites[id(scope), name] = site
-                    self._link((id(scope), name), self._parent(site, i))
+                    key = (id(scope), name)
+                    step = Step(name, self._shapes.get(key), site.op, site.label)
+                    self._trails.add(key, step, self._sources(site, i))
 
-    def of(self, home: Site | Scope, name: str) -> tuple[Step, ...]:
-        """The steps from an input, a weight or a constant to the value, it included; empty when it is unheard of."""
-        key: _Key | None = (id(home.scope if isinstance(home, Site) else home), name)
-        steps: list[Step] = []
-        last = key
-        while key is not None and key in self._starts:
-            start = self._starts[key]
-            if key != start:
-                steps.append(self._step(key, max(self._lengths[key] - 1, 0)))
-            steps.append(self._step(start, 0))
-            last, key = start, self._parents[start]
-            if len(steps) >= _LONGEST and key is not None:
-                break
-        if key is not None and key in self._starts:
-            steps.append(self._step(self._roots[key], 0, cut=True))
-        elif key is not None and key != last:
-            steps.append(self._step(key, 0))
-        return tuple(reversed(steps))
-
-    def _link(self, key: _Key, parent: _Key | None) -> None:
-        self._parents[key] = parent
-        self._roots[key] = key if parent is None else self._roots.get(parent, parent)
-        same = parent in self._starts and self._rank(key) == self._rank(parent) if parent is not None else False
-        self._starts[key] = self._starts[parent] if same and parent is not None else key
-        self._lengths[key] = self._lengths[parent] + 1 if same and parent is not None else 0
-
-    def _parent(self, site: Site, i: int) -> _Key | None:
-        candidates: list[_Key | None] = []
+    def _sources(self, site: Site, i: int) -> list[Hashable]:
         place = i + 1 if site.node.op_type == "Loop" else i  # a loop's body gives its condition first
+        inside: list[Hashable] = []
         for inner in site.scopes.values():
             names = inner.output_names
-            candidates += [self._visible(inner, names[place])] if place < len(names) else []
+            inside += self._visible(inner, names[place]) if place < len(names) else []
         # What a subgraph gives back says more than what its node takes in.
-        candidates = candidates or [self._visible(site.scope, name) for name in site.node.input]
-        best: tuple[int, _Key] | None = None
-        for key in candidates:
-            if key is None or (key not in self._starts and key in self._sites):  # made later: no valid graph
-                continue
-            rank = self._rank(key)
-            weight = _UNKNOWN if rank is None else rank
-            if best is None or weight > best[0]:
-                best = (weight, key)
-        return None if best is None else best[1]
+        return inside or [key for name in site.node.input for key in self._visible(site.scope, name)]
 
-    def _formal(self, scope: Scope, i: int) -> _Key | None:
+    def _formal(self, scope: Scope, i: int) -> list[Hashable]:
         """What the body of a Loop or Scan gets from its node."""
         if scope.owner is None or scope.owner[0].node.op_type not in ("Loop", "Scan"):
-            return None
+            return []
         site = scope.owner[0]
-        return self._visible(site.scope, site.node.input[i]) if i < len(site.node.input) else None
+        return self._visible(site.scope, site.node.input[i]) if i < len(site.node.input) else []
 
-    def _visible(self, scope: Scope | None, name: str) -> _Key | None:
+    def _visible(self, scope: Scope | None, name: str) -> list[Hashable]:
         while name and scope is not None:
             if (id(scope), name) in self._shapes:
-                return id(scope), name
+                return [(id(scope), name)]
             scope = scope.parent
-        return None
-
-    def _rank(self, key: _Key | None) -> int | None:
-        shape = self._shapes.get(key) if key is not None else None
-        return None if shape is None else len(shape)
-
-    def _step(self, key: _Key, skipped: int, *, cut: bool = False) -> Step:
-        site = self._sites.get(key)
-        op, node = (None, None) if site is None or cut else (site.op, site.label)
-        return Step(key[1], self._shapes.get(key), op, node, skipped, cut)
+        return []
 
 
 def _widest(met: Sequence[Value]) -> Shape | None:

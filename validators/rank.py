@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
-from edge4d.errors import UsageError, ValidationError
+from edge4d.errors import ValidationError
 from edge4d.validators.contained import warm_up
 from edge4d.validators.device import device_findings
 from edge4d.validators.facts import Facts
-from edge4d.validators.findings import CODES, Finding, Report, Shape, finding, shape_text
+from edge4d.validators.findings import Finding, Report, Shape, finding, shape_text
 from edge4d.validators.inference import Occurrence, infer
 from edge4d.validators.inventory import Scope, Site, callee, normal_domain, take_inventory
+from edge4d.validators.limits import Limits
 from edge4d.validators.profile import Profile
 from edge4d.validators.provenance import place_of
 from edge4d.validators.reading import read_model
@@ -50,13 +50,12 @@ def check_rank(
         ValidationError: a file that is missing, broken or no ONNX model.
         UsageError: a limit below 1.
     """
-    if max_rank is not None and max_rank < 1:
-        raise UsageError(f"max_rank is {max_rank}, expected at least 1", hint="most devices take 4: --max-rank 4")
+    limits = Limits.of(max_rank, profile)
     path = os.fspath(model) if isinstance(model, (str, os.PathLike)) else None
     warm_up()
     proto = read_model(model)
     try:
-        return _checked(proto, path, max_rank, profile)
+        return _checked(proto, path, limits, profile)
     except RecursionError as error:
         name = path or "the model"
         raise ValidationError(f"{name}: graphs and functions lie too deep within each other; refused") from error
@@ -65,44 +64,13 @@ def check_rank(
         raise ValidationError(f"{name}: not a valid ONNX model: a name in it is not UTF-8") from error
 
 
-def _checked(proto: onnx.ModelProto, path: str | None, max_rank: int | None, profile: Profile | None) -> Report:
+def _checked(proto: onnx.ModelProto, path: str | None, limits: Limits, profile: Profile | None) -> Report:
     inventory = take_inventory(proto, path or "the model")
-    stated = None if profile is None else profile.max_rank
-    limit = min((rank for rank in (max_rank, stated) if rank is not None), default=None)
-    three_axes = (limit is not None and limit <= 4) or (
-        profile is not None and profile.bound("spatial-axes") is not None
-    )
-    facts = Facts(inventory, infer(inventory), limit, three_axes)
-    found: dict[tuple[str | None, ...], Finding] = {}
-    rules: list[Callable[[Facts], Iterator[Finding]]] = list(RULES)
+    facts = Facts(inventory, infer(inventory), limits.max_rank, limits.three_axes)
+    found = chain.from_iterable(rule(facts) for rule in RULES)
     if profile is not None:
-        rules.append(partial(device_findings, profile=profile))
-    for rule in rules:
-        for item in rule(facts):
-            # A function is met once for each call; of findings at one place the worst, which comes first, is kept.
-            # A device may have several limits that one node breaks; `device_findings` repeats none.
-            told = item.message if item.source is not None else None
-            place = (item.code, item.where.graph, item.where.node, item.where.value, item.where.op, told)
-            found.setdefault(place, _cited(item, profile, limit) if profile is not None else item)
-    order = list(CODES)
-    findings = tuple(sorted(found.values(), key=lambda item: order.index(item.code)))
-    return Report(
-        findings=findings,
-        checked=facts.checked,
-        versions=_versions(),
-        settings={"max_rank": limit} | ({} if profile is None else {"profile": profile.name}),
-        path=path,
-        highest_rank=facts.highest_rank,
-    )
-
-
-def _cited(item: Finding, profile: Profile, limit: int | None) -> Finding:
-    """The gate's own rules apply to a device because a document says so."""
-    kinds = {"E4D001": "rank", "E4D003": "spatial-axes"}
-    bound = profile.bound(kinds[item.code]) if item.code in kinds else None
-    if bound is None or (item.code == "E4D001" and bound.max != limit):
-        return item
-    return replace(item, source=bound.cited)
+        found = chain(found, device_findings(facts, profile))
+    return limits.report(found, facts.checked, _versions(), path=path, highest_rank=facts.highest_rank)
 
 
 def _over_limit(facts: Facts) -> Iterator[Finding]:
