@@ -59,12 +59,13 @@ def check_parity(
         LoadError, ValidationError: a file that cannot be read.
         RuntimeUnavailable: a runtime is not installed.
     """
+    from edge4d.exporters import has_runtime
     from edge4d.validators.parity import compare_callables, random_inputs
 
     if not candidates:
         raise UsageError("parity needs something to compare: REFERENCE and at least one CANDIDATE")
     paths = list(dict.fromkeys([reference, *candidates]))
-    if factory is not None and all(_has_runtime(path) for path in paths):
+    if factory is not None and all(has_runtime(path) for path in paths):
         raise UsageError(f"--factory {factory}: no file here holds weights alone", hint="leave --factory out")
     with ExitStack() as stack:
         models = _open_all(paths, input_shapes, factory, trust_pickle, seed, stack)
@@ -148,11 +149,13 @@ def _open_all(
     stack: ExitStack,
 ) -> dict[Path, _Model]:
     """Files of a runtime first: their inputs tell which shapes to give to a model that does not know its own."""
+    from edge4d.exporters import has_runtime
+
     models: dict[Path, _Model] = {}
-    for path in sorted(paths, key=lambda path: not _has_runtime(path)):
+    for path in sorted(paths, key=lambda path: not has_runtime(path)):
         if not path.exists():
             raise LoadError(f"{path}: no such file", hint="check the path")
-        if _has_runtime(path):
+        if has_runtime(path):
             from edge4d.artifact import open as open_artifact
 
             artifact = stack.enter_context(open_artifact(path))
@@ -161,16 +164,6 @@ def _open_all(
             known = (port.shape for port in next(iter(models.values())).ports) if models else ()
             models[path] = _torch_model(path, shapes, tuple(known), factory, trust_pickle, seed)
     return models
-
-
-def _has_runtime(path: Path) -> bool:
-    from edge4d.exporters import for_path
-
-    try:
-        for_path(path)
-    except UsageError:
-        return False
-    return True
 
 
 def _torch_model(

@@ -10,11 +10,13 @@ __all__ = [
     "CaptureError",
     "Edge4dError",
     "ExportError",
+    "GateError",
     "InternalError",
     "LoadError",
     "LoweringError",
     "PackingError",
     "ParityError",
+    "RuntimeFailed",
     "RuntimeUnavailable",
     "UsageError",
     "ValidationError",
@@ -70,6 +72,12 @@ class ValidationError(Edge4dError):
     """A file given to a validator cannot be read as what it should be."""
 
 
+class GateError(Edge4dError):
+    """A graph, or what a runtime made of it, holds more axes than the target takes."""
+
+    exit_code = 1
+
+
 class ParityError(Edge4dError):
     """Two models do not give the same numbers."""
 
@@ -80,6 +88,10 @@ class RuntimeUnavailable(Edge4dError):
     """A runtime (ONNX Runtime, TensorRT, …) is not installed or cannot run here."""
 
     exit_code = 3
+
+
+class RuntimeFailed(Edge4dError):
+    """A runtime is here but failed: it hung, its process died, or it refused to build or run an engine."""
 
 
 class InternalError(Exception):

@@ -25,7 +25,13 @@ def recipe_path(artifact: Path) -> Path:
 
 
 def recipe_bytes(
-    step: str, sources: Iterable[Path], options: Mapping[str, Any], files: Mapping[str, Path], packages: Iterable[str]
+    step: str,
+    sources: Iterable[Path],
+    options: Mapping[str, Any],
+    files: Mapping[str, Path],
+    packages: Iterable[str],
+    *,
+    engine: Mapping[str, Any] | None = None,
 ) -> bytes:
     """The recipe of one artifact.
 
@@ -35,6 +41,7 @@ def recipe_bytes(
         options: every option, JSON-ready.
         files: what was made: final name, and where its bytes lie now.
         packages: distributions whose versions matter.
+        engine: what is known of an engine, JSON-ready: its description, devices, layers…
     """
     document = {
         "schema": SCHEMA,
@@ -45,6 +52,8 @@ def recipe_bytes(
         "versions": versions(("edge4d", *packages)),
         "machine": {"system": platform.system(), "architecture": platform.machine()},
     }
+    if engine is not None:
+        document["engine"] = dict(engine)
     return (json.dumps(document, indent=2) + "\n").encode()
 
 

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import difflib
-import re
-import time
-from dataclasses import asdict, dataclass, fields
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
-from edge4d.errors import ExportError, PackingError, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.errors import ExportError, RuntimeFailed, UsageError, ValidationError
+from edge4d.exporters.assembling import Compiler, assemble, refuse_suffix
+from edge4d.exporters.gating import gate_model
+from edge4d.exporters.onnxruntime_session import LEVELS, OrtSession
+from edge4d.exporters.options import as_names, check_count, check_settings, checked
 from edge4d.exporters.protocol import Availability, BuildResult, require
-from edge4d.files import staged
-from edge4d.ports import Port
-from edge4d.recipe import recipe_bytes, recipe_path
+from edge4d.exporters.sources import model_files
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import numpy as np
-
-__all__ = ["Options", "OnnxRuntime", "OrtSession"]
+__all__ = ["OnnxRuntime", "Options", "OrtSession", "compile_engine"]
 
 _INSTALL = 'pip install "edge4d[onnxruntime]"'
-_INSTALLS = {
-    "CUDAExecutionProvider": 'pip install "onnxruntime-gpu>=1.24"',
-    "TensorrtExecutionProvider": 'pip install "onnxruntime-gpu>=1.24"',
-    "DmlExecutionProvider": "pip install onnxruntime-directml",
-    "OpenVINOExecutionProvider": "pip install onnxruntime-openvino",
-    "QNNExecutionProvider": "pip install onnxruntime-qnn",
-}
 _PROVIDERS = (
     "CPUExecutionProvider",
     "CUDAExecutionProvider",
     "TensorrtExecutionProvider",
+    "NvTensorRTRTXExecutionProvider",
     "OpenVINOExecutionProvider",
     "CoreMLExecutionProvider",
     "DmlExecutionProvider",
@@ -42,14 +33,9 @@ _PROVIDERS = (
     "XnnpackExecutionProvider",
     "RknpuExecutionProvider",
 )
-_LEVELS = {
-    "none": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
 _LARGEST_ORT = 2**31 - 1
 """Bytes that the flat buffer of an .ort file can hold."""
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -61,11 +47,27 @@ class Options:
             missing or fails to start is an error: nothing falls back silently.
         threads: CPU threads, 0 for ONNX Runtime's own choice.
         optimization: ``none``, ``basic``, ``extended`` (what any machine can run) or ``all`` (layouts of this CPU too).
+        arena: keep freed memory for later calls; without it, memory stays lower and calls take longer.
+        settings: ``session.…`` entries of ONNX Runtime, and options of providers as ``CUDAExecutionProvider.device_id``
+            (or ``cuda.device_id``).
     """
 
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     threads: int = 0
     optimization: str = "all"
+    arena: bool = True
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        named = as_names(self.providers)
+        if not named:
+            raise UsageError("no execution provider was named", hint="name one, e.g. CPUExecutionProvider")
+        object.__setattr__(self, "providers", tuple(_provider(name) for name in named))
+        if self.optimization not in LEVELS:
+            raise UsageError(f"optimization {self.optimization!r}, expected one of: {', '.join(LEVELS)}")
+        check_count("threads", self.threads)
+        settings = check_settings(self.settings)
+        object.__setattr__(self, "settings", {self._setting(key): value for key, value in settings.items()})
 
     @classmethod
     def of(cls, given: Mapping[str, Any], **defaults: Any) -> Options:
@@ -74,27 +76,22 @@ class Options:
         Raises:
             UsageError: an unknown option, provider or level.
         """
-        known = [field.name for field in fields(cls)]
-        for name in given:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                raise UsageError(
-                    f"onnxruntime has no option {name!r}, expected one of: {', '.join(known)}",
-                    hint=f"did you mean {near[0]!r}?" if near else None,
-                )
-        values = defaults | {name: value for name, value in given.items() if value is not None}
-        if "providers" in values:
-            named = values["providers"]
-            named = [named] if isinstance(named, str) else list(named)
-            if not named:
-                raise UsageError("no execution provider was named", hint="name one, e.g. CPUExecutionProvider")
-            values["providers"] = tuple(_provider(name) for name in named)
-        options = cls(**values)
-        if options.optimization not in _LEVELS:
-            raise UsageError(f"optimization {options.optimization!r}, expected one of: {', '.join(_LEVELS)}")
-        if isinstance(options.threads, bool) or not isinstance(options.threads, int) or options.threads < 0:
-            raise UsageError(f"threads {options.threads!r}, expected a whole number, 0 for the runtime's own choice")
-        return options
+        return checked(cls, "onnxruntime", defaults | {k: v for k, v in given.items() if v is not None})
+
+    def _setting(self, key: str) -> str:
+        """A setting's full name: of the session, or of a provider that is in use."""
+        owner, _, name = key.partition(".")
+        if owner in ("session", "ep", "optimization", "mlas"):
+            return key
+        if not name:
+            raise UsageError(
+                f"setting {key!r} belongs to nothing, expected session.NAME or PROVIDER.NAME",
+                hint="e.g. --option session.intra_op.allow_spinning=0, --option cuda.device_id=1",
+            )
+        provider = _provider(owner)
+        if provider not in self.providers:
+            raise UsageError(f"setting {key!r} is for {provider}, which is not in use", hint=f"--provider {owner}")
+        return f"{provider}.{name}"
 
 
 class OnnxRuntime:
@@ -102,6 +99,7 @@ class OnnxRuntime:
 
     name = "onnxruntime"
     suffixes: tuple[str, ...] = (".onnx", ".ort")
+    open_options: tuple[str, ...] = tuple(field.name for field in fields(Options))
 
     def probe(self) -> Availability:
         """Whether ONNX Runtime can be imported here; never raises."""
@@ -113,161 +111,103 @@ class OnnxRuntime:
             return Availability(ok=False, why_not=why, install=_INSTALL)
         return Availability(ok=True, version=onnxruntime.__version__)
 
-    def open(self, path: Path, **options: Any) -> OrtSession:
-        """Load a ``.onnx`` or ``.ort`` file; for `options` see `Options`."""
+    def open(self, path: Path, *, timeout: float | None = None, **options: Any) -> OrtSession:
+        """Load a ``.onnx`` or ``.ort`` file into this process, whatever `timeout` says; for `options` see `Options`."""
         chosen = Options.of(options)
         require(self)
         return OrtSession(Path(path), chosen)
 
-    def build(self, model_path: Path, output: Path, **options: Any) -> BuildResult:
+    def build(
+        self,
+        model_path: Path,
+        output: Path,
+        *,
+        max_rank: int | None = 4,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> BuildResult:
         """Write the graph as ONNX Runtime optimises it, as ``.onnx`` or, by `output`'s suffix, ``.ort``.
 
         Weights that lie beside the model stay beside the ``.onnx`` (``OUTPUT.data``). A ``.onnx`` is optimised to
         ``extended`` by default, for it is optimised further for the machine that opens it. A ``.ort`` is not, and
-        without the layouts of ``all`` it ran at half the speed, so that is its default. The result is opened before
-        it is published.
+        without the layouts of ``all`` it ran at half the speed, so that is its default. The optimised graph goes
+        through the gate, and the result is opened before it is published.
         """
         model_path, output = Path(model_path), Path(output)
         flat = output.suffix.lower() == ".ort"
         chosen = Options.of(options, optimization="all" if flat else "extended")
         require(self)
-        if output.suffix.lower() not in self.suffixes:
-            raise UsageError(
-                f"cannot build {output}: onnxruntime writes {' or '.join(self.suffixes)}", hint="rename it with -o"
-            )
-        weights = _weights_beside(model_path)
-        if output.exists() and output.samefile(model_path):
-            raise UsageError(f"{output} is the model itself", hint="choose another name with -o")
-        if flat and sum(file.stat().st_size for file in (model_path, *weights)) > _LARGEST_ORT:
+        refuse_suffix(output, self.name, self.suffixes)
+        files = model_files(model_path)
+        if flat and sum(file.stat().st_size for file in files) > _LARGEST_ORT:
             raise UsageError(
                 f"{output}: an .ort file holds 2 GB at most, the model is larger", hint="write .onnx instead"
             )
-        start = time.perf_counter()
-        targets = [output, recipe_path(output)]
-        if weights and not flat:
-            targets.append(output.with_name(output.name + ".data"))
-        with staged(*targets) as (engine, recipe, *data):
-            config = {"session.save_model_format": "ORT" if flat else "ONNX"}
-            if data:
-                config["session.optimized_model_external_initializers_file_name"] = data[0].name
-                # Shapes and pads must stay inside, or ONNX Runtime cannot open what it wrote.
-                config["session.optimized_model_external_initializers_min_size_in_bytes"] = "1024"
-            with OrtSession(model_path, chosen, save=engine, config=config) as source:
-                if data and not data[0].exists():
-                    data[0].touch()  # no weight is large enough to lie outside
-                self._check(source, engine, chosen)
-            written = {file.name: file for file in (engine, *data)}
-            recipe.write_bytes(
-                recipe_bytes(
-                    "build onnxruntime", (model_path, *weights), asdict(chosen), written, ("onnxruntime", "onnx")
-                )
-            )
-        notes = (
-            ("it holds layouts of this CPU: run it on this kind of machine only",)
-            if chosen.optimization == "all"
-            else ()
+        beside = [output.with_name(output.name + ".data")] if len(files) > 1 and not flat else []
+        compiler = Compiler(self.name, f"{__name__}:compile_engine", ("onnxruntime", "onnx"))
+        return assemble(compiler, model_path, [output, *beside], asdict(chosen), max_rank=max_rank, timeout=timeout)
+
+
+def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Optimise and save; see `edge4d.exporters.assembling.Compiler`."""
+    model, options = Path(order["model"]), Options.of(order["options"])
+    engine, *data = (Path(file) for file in order["files"])
+    flat = engine.suffix.lower() == ".ort"
+    if order["max_rank"] is not None and flat:
+        # The flat form is none that the gate reads: the same optimisations, written as ONNX, are.
+        with tempfile.TemporaryDirectory(prefix=".edge4d-", dir=engine.parent) as folder:
+            as_onnx = Path(folder, "optimised.onnx")
+            _optimise(model, as_onnx, [as_onnx.with_name("optimised.onnx.data")], options)
+            gate_model(as_onnx, order["max_rank"], f"the graph that ONNX Runtime made of {model}")
+    source = _optimise(model, engine, data, options)
+    if not engine.is_file():
+        raise ExportError(f"ONNX Runtime reported no error but wrote no engine for {model}")
+    if order["max_rank"] is not None and not flat:
+        gate_model(engine, order["max_rank"], f"the graph that ONNX Runtime made of {model}")
+    _compare(source, engine, options)
+    notes = []
+    if options.optimization == "all":
+        notes.append("it holds layouts of this CPU: run it on this kind of machine only")
+    if source.fallback:
+        listed = [f"{item['op']} {item['node']!r} to {item['provider']}" for item in source.fallback]
+        notes.append(
+            f"{len(listed)} of {source.nodes} nodes fall back from {options.providers[0]}: "
+            + ", ".join(listed[:_SHOWN])
+            + (f", and {len(listed) - _SHOWN} more; the recipe lists them all" if len(listed) > _SHOWN else "")
         )
-        return BuildResult(output, tuple(targets), targets[1], self.name, time.perf_counter() - start, notes)
-
-    def _check(self, source: OrtSession, engine: Path, options: Options) -> None:
-        """Open what was written; its ports and description must be those of the model."""
-        if not engine.is_file():
-            raise ExportError(f"ONNX Runtime reported no error but wrote no engine for {source.path}")
-        try:
-            built = OrtSession(engine, options)
-        except ValidationError as error:
-            raise ExportError(
-                f"ONNX Runtime cannot open the engine that it built from {source.path}: {error.message}",
-                hint="try --optimization basic, or another onnxruntime",
-            ) from error
-        with built:
-            for what in ("inputs", "outputs", "metadata"):
-                if getattr(built, what) != getattr(source, what):
-                    raise ExportError(
-                        f"the engine built from {source.path} has other {what} than the model",
-                        hint="use a newer onnxruntime, or --optimization basic",
-                    )
+    return {"engine": {"fallback": source.fallback, "metadata": dict(source.metadata)}, "notes": notes}
 
 
-class OrtSession:
-    """An `onnxruntime.InferenceSession`; see `edge4d.exporters.protocol.Session`."""
+def _optimise(model: Path, engine: Path, data: list[Path], options: Options) -> OrtSession:
+    """Save the graph as ONNX Runtime optimises it; returns the session, closed, for what it tells."""
+    flat = engine.suffix.lower() == ".ort"
+    config = {"session.save_model_format": "ORT" if flat else "ONNX"}
+    if data:
+        config["session.optimized_model_external_initializers_file_name"] = data[0].name
+        # Shapes and pads must stay inside, or ONNX Runtime cannot open what it wrote.
+        config["session.optimized_model_external_initializers_min_size_in_bytes"] = "1024"
+    with OrtSession(model, options, save=engine, config=config) as source:
+        if data and not data[0].exists():
+            data[0].touch()  # no weight is large enough to lie outside
+        return source
 
-    def __init__(
-        self, path: Path, options: Options, *, save: Path | None = None, config: Mapping[str, str] | None = None
-    ) -> None:
-        import onnxruntime
 
-        self.path = path
-        if not path.is_file():
-            raise ValidationError(f"{path}: no such file", hint="check the path; `edge4d export` writes ONNX files")
-        available = onnxruntime.get_available_providers()
-        for provider in options.providers:
-            if provider not in available:
-                raise RuntimeUnavailable(
-                    f"{provider} is not in this build of ONNX Runtime, which has: {', '.join(available)}",
-                    hint=f"install it with: {_INSTALLS.get(provider, 'a build of ONNX Runtime that has it')}",
+def _compare(source: OrtSession, engine: Path, options: Options) -> None:
+    """Open what was written; its ports and description must be those of the model."""
+    try:
+        built = OrtSession(engine, options)
+    except ValidationError as error:
+        raise RuntimeFailed(
+            f"ONNX Runtime cannot open the engine that it built from {source.path}: {error.message}",
+            hint="try --level basic, or another onnxruntime",
+        ) from error
+    with built:
+        for what in ("inputs", "outputs", "metadata"):
+            if getattr(built, what) != getattr(source, what):
+                raise RuntimeFailed(
+                    f"the engine built from {source.path} has other {what} than the model",
+                    hint="use a newer onnxruntime, or --level basic",
                 )
-        settings = onnxruntime.SessionOptions()
-        settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[options.optimization])
-        settings.intra_op_num_threads = options.threads
-        settings.log_severity_level = 4  # what goes wrong is raised; the rest would mix with our own output
-        if save is not None:
-            settings.optimized_model_filepath = str(save)
-        for key, value in (config or {}).items():
-            settings.add_session_config_entry(key, value)
-        try:
-            session = onnxruntime.InferenceSession(str(path), settings, providers=list(options.providers))
-        except Exception as error:  # ONNX Runtime's errors have no common base
-            _refuse(path, error, building=save is not None)
-        session.disable_fallback()
-        got = session.get_providers()
-        if got[0] != options.providers[0]:
-            raise RuntimeUnavailable(
-                f"{options.providers[0]} failed to start, ONNX Runtime fell back to {got[0]}",
-                hint="check the driver and libraries that the provider needs; `edge4d doctor` shows what is installed",
-            )
-        self._session: Any = session
-        self.inputs = tuple(_port(path, value) for value in session.get_inputs())
-        self.outputs = tuple(_port(path, value) for value in session.get_outputs())
-        self.metadata: Mapping[str, str] = dict(session.get_modelmeta().custom_metadata_map)
-        self.details: Mapping[str, Any] = {
-            "runtime": "onnxruntime",
-            "version": onnxruntime.__version__,
-            "providers": got,
-            "threads": options.threads,
-            "optimization": options.optimization,
-        }
-
-    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Run once on packed arrays by name.
-
-        Raises:
-            UsageError: the session is closed, or an input is missing or unknown.
-            PackingError: an array that the graph does not take.
-            ValidationError: an operator failed.
-        """
-        if self._session is None:
-            raise UsageError(f"{self.path}: the session is closed", hint="open it again")
-        names = [port.name for port in self.inputs]
-        if feeds.keys() != set(names):
-            raise UsageError(f"{self.path} takes the inputs {', '.join(names)}, got {', '.join(feeds) or 'none'}")
-        try:
-            results = self._session.run(None, dict(feeds))
-        except Exception as error:  # ONNX Runtime's errors have no common base
-            if type(error).__name__ == "InvalidArgument":
-                raise PackingError(f"{self.path}: {_words(error)}", hint="see the inputs' shapes and dtypes") from error
-            raise ValidationError(f"{self.path}: ONNX Runtime failed while running it: {_words(error)}") from error
-        return {port.name: array for port, array in zip(self.outputs, results, strict=True)}
-
-    def close(self) -> None:
-        """Drop the session and its memory."""
-        self._session = None
-
-    def __enter__(self) -> OrtSession:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def _provider(name: str) -> str:
@@ -286,63 +226,3 @@ def _provider(name: str) -> str:
             hint=f"did you mean {short[near[0]]!r}?" if near else f"the usual ones: {', '.join(_PROVIDERS)}",
         )
     return name
-
-
-def _port(path: Path, value: Any) -> Port:
-    match = re.fullmatch(r"tensor\((\w+)\)", value.type)
-    if match is None:
-        raise ValidationError(f"{path}: {value.name!r} is a {value.type}; edge4d runs models on tensors only")
-    names = {"float": "float32", "double": "float64", "string": "str"}
-    shape = tuple(size if isinstance(size, int) else -1 for size in value.shape)
-    return Port(value.name, shape, shape, names.get(match[1], match[1]))
-
-
-def _weights_beside(model_path: Path) -> list[Path]:
-    """The files beside an ONNX file that hold its weights.
-
-    Raises:
-        ValidationError: missing, no ONNX file, or weights that are missing or lie elsewhere; names what is wrong.
-    """
-    import onnx
-
-    if not model_path.is_file():
-        raise ValidationError(f"{model_path}: no such file", hint="check the path; `edge4d export` writes ONNX files")
-    try:
-        model = onnx.load(str(model_path), load_external_data=False)
-    except Exception as error:  # of protobuf's, whose types are not part of onnx's interface
-        raise ValidationError(f"{model_path} is no ONNX file", hint="build engines from .onnx files") from error
-    tensors = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    places = sorted({entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"})
-    for place in places:
-        if Path(place).is_absolute() or ".." in Path(place).parts:
-            raise ValidationError(
-                f"{model_path} keeps its weights in {place!r}, outside its folder", hint="save it anew"
-            )
-        if not (model_path.parent / place).is_file():
-            raise ValidationError(
-                f"{model_path} keeps its weights in {place!r}, which is not beside it", hint="keep the files together"
-            )
-    return [model_path.parent / place for place in places]
-
-
-def _refuse(path: Path, error: Exception, *, building: bool) -> NoReturn:
-    """Say in the user's terms why a file was not taken."""
-    kind, words = type(error).__name__, _words(error)
-    if kind in {"InvalidProtobuf", "NoModel"} or "No graph was found" in words:
-        raise ValidationError(f"{path} is no ONNX model: {words}", hint="was it downloaded or copied whole?") from error
-    if kind == "NotImplemented" or "is not a registered function" in words or "No Op registered" in words:
-        raise ValidationError(
-            f"{path} holds an operator that ONNX Runtime cannot run: {words}",
-            hint="export it for an older opset, or use a newer onnxruntime",
-        ) from error
-    if building and "space" in words.lower():
-        raise ExportError(
-            f"{path}: ONNX Runtime could not write the engine: {words}", hint="free some space"
-        ) from error
-    raise ValidationError(f"{path}: ONNX Runtime refuses it ({kind}): {words}") from error
-
-
-def _words(error: Exception) -> str:
-    """ONNX Runtime's message without its prefix, on one line."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
-    return " ".join(text.split())[:1000]

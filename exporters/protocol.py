@@ -32,12 +32,14 @@ class Availability:
         version: of the runtime, if it is installed.
         why_not: one sentence when it cannot.
         install: the exact command that mends it.
+        why_not_run: one sentence when it builds engines here but cannot run them.
     """
 
     ok: bool
     version: str | None = None
     why_not: str | None = None
     install: str | None = None
+    why_not_run: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of the attributes."""
@@ -105,6 +107,11 @@ class Session(Protocol):
         """What a measurement must state: runtime, version, provider or device, threads."""
         ...
 
+    @property
+    def spent(self) -> Mapping[str, float] | None:
+        """Milliseconds of the last run by part (``compute``, ``copies``), where the runtime tells them apart."""
+        ...
+
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once on one array for each input, and return one for each output, on the host, by name."""
         ...
@@ -127,33 +134,61 @@ class Exporter(Protocol):
     Attributes:
         name: as in ``--runtime NAME``.
         suffixes: of the files it opens; the first is that of the engines it builds by default.
+        open_options: names that `open` takes besides ``timeout``.
     """
 
     name: str
     suffixes: tuple[str, ...]
+    open_options: tuple[str, ...]
 
     def probe(self) -> Availability:
         """Whether it can be used here; never raises."""
         ...
 
-    def build(self, model_path: Path, output: Path, **options: Any) -> BuildResult:
+    def build(
+        self,
+        model_path: Path,
+        output: Path,
+        *,
+        max_rank: int | None = 4,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> BuildResult:
         """Build an engine from an ONNX file, whole or not at all, and a recipe beside it.
 
+        Args:
+            model_path: the ONNX file. Whatever decides about its types (fp16, int8) has been done to it before.
+            output: the engine.
+            max_rank: the limit on axes, for the model and again for the graph that the runtime makes of it; None to
+                build whatever the runtime takes.
+            timeout: seconds for the compiler, which runs in a child process; None for half an hour, 0 for no limit and
+                no child.
+            options: the runtime's own.
+
         Raises:
-            RuntimeUnavailable: not installed.
+            RuntimeUnavailable: not installed, or it lacks the device.
             UsageError: an unknown option or value.
-            ValidationError: the model cannot be read.
-            ExportError: it cannot be built or written.
+            ValidationError: the model cannot be read, or holds what the runtime does not know.
+            GateError: a value has more than `max_rank` axes.
+            RuntimeFailed: the compiler hangs, dies or gives up.
+            ExportError: the engine cannot be written.
         """
         ...
 
-    def open(self, path: Path, **options: Any) -> Session:
+    def open(self, path: Path, *, timeout: float | None = None, **options: Any) -> Session:
         """Load an engine, or an ONNX file where the runtime takes it as it is.
 
+        Args:
+            path: the file.
+            timeout: seconds to load it, and for each run, where the runtime lives in a child process; 0 loads it into
+                this process.
+            options: the runtime's own.
+
         Raises:
-            RuntimeUnavailable: not installed.
+            RuntimeUnavailable: not installed, or it lacks the device.
             UsageError: an unknown option or value.
-            ValidationError: the file is missing or cannot be read.
+            ValidationError: the file is missing, damaged, or meant for another version or device.
+            RuntimeFailed: it hangs, dies or gives up.
         """
         ...
 

@@ -36,6 +36,16 @@ def artifact():
     return model
 
 
+def five_axes():
+    """A convolution over time, height and width: what a native export holds, and the gate refuses."""
+    x = helper.make_tensor_value_info("clip", TensorProto.FLOAT, (1, 3, 4, 5, 6))
+    y = helper.make_tensor_value_info("result", TensorProto.FLOAT, (1, 2, 4, 5, 6))
+    weight = np.random.default_rng(0).standard_normal((2, 3, 3, 3, 3)).astype(np.float32)
+    conv = helper.make_node("Conv", ["clip", "weight"], ["result"], name="conv", pads=[1] * 6)
+    graph = helper.make_graph([conv], "g", [x], [y], [numpy_helper.from_array(weight, "weight")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
 def expected(clip):
     """What `artifact` computes, on logical clips (N, C, T, H, W)."""
     bias = np.arange(3 * 30, dtype=np.float32).reshape(1, 3, 1, 5, 6)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge4d.errors import Edge4dError, UsageError
+from edge4d.errors import Edge4dError, RuntimeUnavailable, UsageError
 
 __all__ = ["CandidateFps", "FpsReport", "Samples", "bench", "machine", "percentile", "summarise"]
 
@@ -33,23 +33,27 @@ class Samples:
     Attributes:
         run_ns: for each round the nanoseconds of each call, the runtime's work alone.
         pack_ns: the nanoseconds of packing the inputs and unpacking the outputs, for each call.
+        copy_ns: the nanoseconds of copies to and from the device, for each call, where the runtime tells them apart.
         clips: N of the inputs: clips in one call.
         frames: N * T of the inputs: frames in one call.
         load_rss_mib: highest resident memory of the process once the model was loaded; None where it is not measured.
         peak_rss_mib: the same after all runs.
         details: runtime, version, provider, threads, input shapes…
         failure: why it gave no numbers.
+        unavailable: the reason is a runtime or a device that is missing here.
         incomparable: why its numbers must not be set against the reference's.
     """
 
     run_ns: list[list[int]] = field(default_factory=list)
     pack_ns: list[int] = field(default_factory=list)
+    copy_ns: list[int] = field(default_factory=list)
     clips: int = 1
     frames: int = 1
     load_rss_mib: float | None = None
     peak_rss_mib: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
+    unavailable: bool = False
     incomparable: str | None = None
 
 
@@ -60,8 +64,9 @@ class CandidateFps:
     Attributes:
         name: as given.
         samples: calls that were timed.
-        latency_ms: p50, p90, p99 and min of one call, packing left out.
+        latency_ms: p50, p90, p99 and min of one call, packing and copies to a device left out.
         pack_ms: median time of packing and unpacking in one call; None where there is none to do.
+        copy_ms: median time of copies to and from the device in one call; None where they are not told apart.
         clips_per_s: clips in a call over the median latency.
         frames_per_s: frames in a call over the median latency.
         speedup: the reference's latency over this one's, median of the rounds; above 1 is faster than the reference.
@@ -69,6 +74,7 @@ class CandidateFps:
         peak_rss_mib: the same after all runs, the interpreter and the runtime's libraries included.
         details: runtime, version, provider, threads, input shapes.
         failure: why there are no numbers.
+        unavailable: the reason is a runtime or a device that is missing here.
         incomparable: why there is no speedup although there are numbers.
     """
 
@@ -76,6 +82,7 @@ class CandidateFps:
     samples: int = 0
     latency_ms: Mapping[str, float] | None = None
     pack_ms: float | None = None
+    copy_ms: float | None = None
     clips_per_s: float | None = None
     frames_per_s: float | None = None
     speedup: float | None = None
@@ -83,6 +90,7 @@ class CandidateFps:
     peak_rss_mib: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     failure: str | None = None
+    unavailable: bool = False
     incomparable: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +118,14 @@ class FpsReport:
     def ok(self) -> bool:
         """Whether every candidate gave numbers; false for a report without candidates."""
         return bool(self.candidates) and all(candidate.failure is None for candidate in self.candidates)
+
+    @property
+    def exit_code(self) -> int:
+        """0; 3 when all that failed is for want of a runtime or device; 1 when anything else failed."""
+        failed = [candidate for candidate in self.candidates if candidate.failure is not None]
+        if failed and all(candidate.unavailable for candidate in failed):
+            return 3
+        return 0 if self.ok else 1
 
     def slower_than(self, speedup: float) -> tuple[str, ...]:
         """Names of the candidates whose speedup is below this one, or is not known; the reference is not among them."""
@@ -145,6 +161,8 @@ class FpsReport:
                 lines.append(f"{c.name} failed: {c.failure}")
             elif c.incomparable is not None:
                 lines.append(f"{c.name}: no speedup, {c.incomparable}")
+            if c.copy_ms is not None:
+                lines.append(f"{c.name}: copies to and from the device take another {c.copy_ms:.2f} ms a call")
         said = ", ".join(f"{key} {value}" for key, value in self.machine.items())
         lines.append(f"{self.rounds} interleaved rounds after {self.warmup} warm-up calls; {said}")
         return "\n".join(line.rstrip() for line in lines)
@@ -184,6 +202,7 @@ def bench(
         except Exception as error:  # whatever the candidate raises is its own failure, and is reported as that
             words = error.message if isinstance(error, Edge4dError) else f"{type(error).__name__}: {error}"
             samples.failure = words
+            samples.unavailable = isinstance(error, RuntimeUnavailable)
             return None
 
     for name in candidates:
@@ -218,7 +237,7 @@ def summarise(gathered: Mapping[str, Samples], *, rounds: int, warmup: int) -> F
 
 def _line(name: str, samples: Samples, reference: Samples) -> CandidateFps:
     if samples.failure is not None:
-        return CandidateFps(name, details=samples.details, failure=samples.failure)
+        return CandidateFps(name, details=samples.details, failure=samples.failure, unavailable=samples.unavailable)
     calls = [ns * _MS for turn in samples.run_ns for ns in turn]
     median = percentile(calls, 50)
     speedup = None
@@ -230,6 +249,7 @@ def _line(name: str, samples: Samples, reference: Samples) -> CandidateFps:
         samples=len(calls),
         latency_ms={"p50": median, "p90": percentile(calls, 90), "p99": percentile(calls, 99), "min": min(calls)},
         pack_ms=statistics.median(samples.pack_ns) * _MS if samples.pack_ns else None,
+        copy_ms=statistics.median(samples.copy_ns) * _MS if samples.copy_ns else None,
         clips_per_s=samples.clips / median * 1e3,
         frames_per_s=samples.frames / median * 1e3,
         speedup=speedup,

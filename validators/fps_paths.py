@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from edge4d.errors import UsageError
+from edge4d.exporters import has_runtime
 from edge4d.validators.fps import FpsReport, Samples, check_counts, machine, summarise
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bench_paths"]
 
-_ARTIFACTS = (".onnx", ".ort")
 _SETTLE_S = 0.02
 """Pause before each turn: threads of the runtime before it still spin for some milliseconds, waiting for more work."""
 _START = (
@@ -51,7 +51,8 @@ def bench_paths(
 ) -> FpsReport:
     """Time model files against each other, the reference first.
 
-    ``.onnx`` and ``.ort`` run on ONNX Runtime, anything else eagerly on PyTorch, all with the same number of threads.
+    Files of a runtime run on it (``.onnx`` and ``.ort`` on ONNX Runtime, engines on theirs), anything else eagerly on
+    PyTorch, all with the same number of threads.
     Only the runtime's work is timed; packing of inputs and outputs is reported apart. Memory is the high-water mark of
     each candidate's own process, interpreter and libraries included.
 
@@ -84,7 +85,6 @@ def bench_paths(
     order = {
         "threads": count,
         "providers": list(providers) if providers is not None else None,
-        "artifact_suffixes": _ARTIFACTS,
         "shapes": [list(shape) for shape in input_shapes],
         "factory": factory,
         "trust_pickle": trust_pickle,
@@ -97,7 +97,7 @@ def bench_paths(
         }
         placed = dict(zip(workers, paths, strict=True))
         # Artifacts first: their inputs tell which shapes to give to a model that does not know its own.
-        for name in sorted(workers, key=lambda name: Path(placed[name]).suffix.lower() not in _ARTIFACTS):
+        for name in sorted(workers, key=lambda name: not has_runtime(placed[name])):
             likely: list[list[int]] = next(
                 (s.details["shapes"] for s in gathered.values() if "shapes" in s.details), []
             )
@@ -149,6 +149,7 @@ class _Worker:
         if answer is not None and keep:
             self._samples.run_ns.append(answer["run_ns"])
             self._samples.pack_ns.extend(answer["pack_ns"])
+            self._samples.copy_ns.extend(answer["copy_ns"])
             self._samples.peak_rss_mib = answer["rss_mib"]
 
     def _ask(self, order: Mapping[str, Any], what: str) -> dict[str, Any] | None:
@@ -174,6 +175,7 @@ class _Worker:
         answer: dict[str, Any] = json.loads(line)
         if answer["event"] == "error":
             self._samples.failure = answer["message"]
+            self._samples.unavailable = answer["unavailable"]
             return None
         return answer
 

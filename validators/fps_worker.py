@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from edge4d.errors import Edge4dError, UsageError
+from edge4d.errors import Edge4dError, RuntimeUnavailable, UsageError
+from edge4d.exporters import has_runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,16 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["main", "peak_rss_mib"]
 
 
+class _Call(NamedTuple):
+    """Nanoseconds of one call: the run, packing where there is any, copies where the runtime tells them apart."""
+
+    run_ns: int
+    pack_ns: int | None = None
+    copy_ns: int | None = None
+
+
 class _Candidate(NamedTuple):
     """One loaded model.
 
     Attributes:
-        call: runs once; gives (nanoseconds of the run, nanoseconds of packing or None where nothing is packed).
+        call: runs once.
         shapes: the logical inputs.
         details: what the report states.
     """
 
-    call: Callable[[], tuple[int, int | None]]
+    call: Callable[[], _Call]
     shapes: list[tuple[int, ...]]
     details: dict[str, Any]
 
@@ -53,10 +62,11 @@ def main() -> int:
                 _say(replies, "ready", answer)
             elif candidate is not None:
                 spent = [candidate.call() for _ in range(order["calls"])]
-                packs = [pack for _, pack in spent if pack is not None]
-                _say(replies, "times", {"run_ns": [run for run, _ in spent], "pack_ns": packs})
+                packs = [one.pack_ns for one in spent if one.pack_ns is not None]
+                copies = [one.copy_ns for one in spent if one.copy_ns is not None]
+                _say(replies, "times", {"run_ns": [one.run_ns for one in spent], "pack_ns": packs, "copy_ns": copies})
         except Edge4dError as error:
-            _say(replies, "error", {"message": str(error)})
+            _say(replies, "error", {"message": str(error), "unavailable": isinstance(error, RuntimeUnavailable)})
     return 0
 
 
@@ -94,7 +104,7 @@ def _say(replies: TextIO, event: str, values: Mapping[str, Any]) -> None:
 
 def _load(order: Mapping[str, Any]) -> _Candidate:
     path = Path(order["path"])
-    if path.suffix.lower() in order["artifact_suffixes"]:
+    if has_runtime(path):
         return _artifact(path, order)
     return _torch(path, order)
 
@@ -104,8 +114,12 @@ def _artifact(path: Path, order: Mapping[str, Any]) -> _Candidate:
     import numpy as np
 
     from edge4d.artifact import open as open_artifact
+    from edge4d.exporters import for_path
 
-    opened = open_artifact(path, threads=order["threads"], providers=order["providers"])
+    # This process is expendable, and has its own limit of time: the runtime may live in it.
+    wanted = {"threads": order["threads"], "providers": order["providers"]}
+    known = for_path(path).open_options
+    opened = open_artifact(path, timeout=0, **{name: value for name, value in wanted.items() if name in known})
     shapes = [tuple(shape) for shape in order["shapes"]] or [port.shape for port in opened.inputs]
     if len(shapes) != len(opened.inputs):
         raise UsageError(f"{path} takes {len(opened.inputs)} inputs, --input-shape was given {len(shapes)} times")
@@ -120,14 +134,17 @@ def _artifact(path: Path, order: Mapping[str, Any]) -> _Candidate:
         arrays.append(array.astype(port.dtype))
     packed = any(port.packing for port in (*opened.inputs, *opened.outputs))
 
-    def call() -> tuple[int, int | None]:
+    def call() -> _Call:
         begin = time.perf_counter_ns()
         feeds = opened.pack(*arrays)
         start = time.perf_counter_ns()
         results = opened.session.run(feeds)
         stop = time.perf_counter_ns()
         opened.unpack(results)
-        return stop - start, (start - begin) + (time.perf_counter_ns() - stop) if packed else None
+        pack = (start - begin) + (time.perf_counter_ns() - stop) if packed else None
+        if (parts := opened.session.spent) is not None:  # the device's own clock is the better one
+            return _Call(max(1, round(parts["compute"] * 1e6)), pack, round(parts["copies"] * 1e6))
+        return _Call(stop - start, pack)
 
     return _Candidate(call, shapes, dict(opened.session.details))
 
@@ -148,11 +165,11 @@ def _torch(path: Path, order: Mapping[str, Any]) -> _Candidate:
     if not order["shapes"] and wanted:
         sentence = "those of another candidate"
 
-    def call() -> tuple[int, int | None]:
+    def call() -> _Call:
         with torch.inference_mode():
             start = time.perf_counter_ns()
             module(*args, **loaded.example_kwargs)
-            return time.perf_counter_ns() - start, None
+            return _Call(time.perf_counter_ns() - start)
 
     leaves = torch.utils._pytree.tree_leaves((args, loaded.example_kwargs))
     shapes = [tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor)]

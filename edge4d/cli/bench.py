@@ -31,9 +31,9 @@ def command(
 ) -> int:
     """Measure frames per second, latency and memory.
 
-    Each model runs in a process of its own, .onnx and .ort files on ONNX Runtime, anything else on PyTorch, and they
-    take turns. Only the runtime's work is timed; packing has its own column. Memory is the high-water
-    mark of the whole process. The exit code is 1 if a model fails to run.
+    Each model runs in a process of its own, .onnx and .ort files on ONNX Runtime, engines on their runtimes, anything
+    else on PyTorch, and they take turns. Only the runtime's work is timed; packing has its own column. Memory is the
+    high-water mark of the whole process. The exit code is 1 if a model fails to run, 3 if its runtime or device is not there.
 
     Examples:
         edge4d bench model.pt2 model.onnx
@@ -64,4 +64,4 @@ def command(
     slow = report.slower_than(min_speedup) if min_speedup is not None else ()
     for name in slow:
         print_error(f"{name} is not {min_speedup:g} times as fast as {reference}")
-    return 0 if report.ok and not slow else 1
+    return report.exit_code or (1 if slow else 0)

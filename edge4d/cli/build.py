@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edge4d.cli.options import Force, Json, Output, Providers, Threads
+from edge4d.cli.options import Force, Json, Output, Providers, Threads, parse_settings, parse_shape_ranges
 from edge4d.cli.output import emit_json, emit_text, note, stage
 
 
@@ -13,27 +13,81 @@ def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file to build from.")],
     runtime: Annotated[str, typer.Option("--runtime", "-r", help="For which runtime; `edge4d doctor` lists them.")],
     output: Output = None,
-    optimization: Annotated[
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            metavar="NAME",
+            help="openvino: CPU, GPU, NPU…; tensorrt_rtx: sm_86…, once for each architecture.",
+        ),
+    ] = None,
+    level: Annotated[
         str | None,
         typer.Option(
-            "--optimization", metavar="LEVEL", help="none, basic, extended or all; the runtime's own by default."
+            "--level",
+            "--optimization",
+            metavar="LEVEL",
+            help="onnxruntime: none, basic, extended or all; extended for .onnx and all for .ort by default.",
         ),
     ] = None,
     provider: Providers = None,
     threads: Threads = None,
+    arena: Annotated[
+        bool | None, typer.Option("--arena/--no-arena", help="onnxruntime: keep freed memory for later calls.")
+    ] = None,
+    shape_range: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--shape-range",
+            metavar="NAME=MIN:BEST:MAX",
+            help="tensorrt: shapes of an input that leaves sizes open, e.g. clip=1x3x64x64:8x3x64x64:16x3x64x64.",
+        ),
+    ] = None,
+    workspace: Annotated[
+        int | None, typer.Option("--workspace", metavar="MIB", min=1, help="tensorrt: memory that a layer may use.")
+    ] = None,
+    timing_cache: Annotated[
+        Path | None, typer.Option("--timing-cache", metavar="FILE", help="tensorrt: read if it is there, then written.")
+    ] = None,
+    dla: Annotated[
+        int | None, typer.Option("--dla", metavar="CORE", min=0, help="tensorrt: this DLA core, the GPU for the rest.")
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="tensorrt: write the layers too, as OUTPUT.layers.json.")
+    ] = False,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option",
+            metavar="NAME=VALUE",
+            help="A setting of the runtime's own, e.g. NUM_STREAMS=2 (openvino), session.NAME=… or cuda.device_id=1.",
+        ),
+    ] = None,
+    no_gate: Annotated[
+        bool, typer.Option("--no-gate", help="Build a graph of more than four axes, too, e.g. for a comparison.")
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", metavar="SECONDS", min=0, help="For the runtime's compiler; 1800 by default, 0 for no limit."
+        ),
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Build a runtime's engine from an ONNX file.
 
-    The engine is opened before it is published, keeps the description of its inputs and outputs, and has a JSON recipe
-    with options, versions and hashes beside it. By default it is written beside MODEL.onnx, as MODEL.RUNTIME.onnx or
-    with the suffix of that runtime's engines.
+    The model goes through the gate first, and what the runtime makes of it again. The runtime's compiler works in a
+    process of its own. The engine has a JSON recipe with options, versions, hashes and the description of its inputs
+    and outputs beside it. By default it is written beside MODEL.onnx, as MODEL.RUNTIME.onnx or with the suffix of that
+    runtime's engines.
 
     Examples:
         edge4d build model.onnx --runtime onnxruntime
-        edge4d build model.onnx --runtime onnxruntime -o model.ort
-        edge4d build model.onnx -r onnxruntime --optimization all --json
+        edge4d build model.onnx --runtime onnxruntime -o model.ort --level all
+        edge4d build model.onnx --runtime openvino --device CPU
+        edge4d build model.onnx --runtime tensorrt_rtx --device sm_86 --device sm_120
+        edge4d build native_5d.onnx -r tensorrt_rtx --no-gate --json
     """
     from edge4d import exporters
     from edge4d.files import refuse_existing
@@ -41,9 +95,22 @@ def command(
     exporter = exporters.get(runtime)
     target = output or model.with_name(f"{model.stem}.{exporter.name}{exporter.suffixes[0]}")
     refuse_existing(target, force)
-    asked: dict[str, Any] = {"optimization": optimization, "providers": provider, "threads": threads}
+    asked: dict[str, Any] = {
+        "device": device or None,
+        "optimization": level,
+        "providers": provider,
+        "threads": threads,
+        "arena": arena,
+        "shapes": parse_shape_ranges(shape_range) or None,
+        "workspace_mib": workspace,
+        "timing_cache": timing_cache,
+        "dla": dla,
+        "layers": layers or None,
+        "settings": parse_settings(option) or None,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
     with stage(f"building for {exporter.name}"):
-        result = exporter.build(model, target, **{name: value for name, value in asked.items() if value is not None})
+        result = exporter.build(model, target, max_rank=None if no_gate else 4, timeout=timeout, **given)
     for sentence in result.notes:
         note(f"note: {sentence}")
     if as_json:

@@ -45,12 +45,15 @@ def examine() -> dict[str, Any]:
     }
 
 
+def _state(runtime: dict[str, Any]) -> str:
+    if not runtime["ok"]:
+        return f"not usable: {runtime['why_not']}"
+    return "ready" if runtime["why_not_run"] is None else f"builds, cannot run: {runtime['why_not_run']}"
+
+
 def _text(found: dict[str, Any]) -> str:
     packages = [[p["name"], p["version"] or "missing", p["install"] or ""] for p in found["packages"]]
-    runtimes = [
-        [r["name"], r["version"] or "-", "ready" if r["ok"] else f"not usable: {r['why_not']}", r["install"] or ""]
-        for r in found["runtimes"]
-    ]
+    runtimes = [[r["name"], r["version"] or "-", _state(r), r["install"] or ""] for r in found["runtimes"]]
     return "\n".join(
         [
             f"Python {found['python']} on {found['system']}",

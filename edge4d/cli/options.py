@@ -24,6 +24,8 @@ __all__ = [
     "Threads",
     "TrustPickle",
     "complete_structure",
+    "parse_settings",
+    "parse_shape_ranges",
     "parse_shapes",
 ]
 
@@ -116,3 +118,40 @@ def parse_shapes(texts: Sequence[str] | None) -> tuple[tuple[int, ...], ...]:
     from edge4d.loading import parse_shape
 
     return tuple(parse_shape(text) for text in texts or ())
+
+
+def parse_settings(texts: Sequence[str] | None) -> dict[str, str]:
+    """``["NUM_STREAMS=2"]`` as a mapping.
+
+    Raises:
+        UsageError: a text without ``=``, or a name given twice.
+    """
+    from edge4d.errors import UsageError
+
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
+        if not name or not sign:
+            raise UsageError(f"--option {text!r}, expected NAME=VALUE")
+        if name in found:
+            raise UsageError(f"--option {name} was given twice")
+        found[name] = value
+    return found
+
+
+def parse_shape_ranges(texts: Sequence[str] | None) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """``["clip=1x3x64x64:8x3x64x64:16x3x64x64"]`` as least, best and greatest shape by name.
+
+    Raises:
+        UsageError: no name, or not three shapes.
+    """
+    from edge4d.errors import UsageError
+
+    found: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for text in texts or ():
+        name, _, shapes = text.rpartition("=")
+        parts = parse_shapes(shapes.split(":"))
+        if not name or len(parts) != 3:
+            raise UsageError(f"--shape-range {text!r}, expected NAME=MIN:BEST:MAX, three shapes of one input")
+        found[name] = parts
+    return found

@@ -47,7 +47,7 @@ def test_json_says_what_was_written(model, capsys):
         (["-r", "onnxruntme"], 2, "did you mean 'onnxruntime'?"),
         (["-r", "onnxruntime", "--optimization", "more"], 2, "none, basic, extended, all"),
         (["-r", "onnxruntime", "--provider", "rknpu"], 3, "RknpuExecutionProvider is not in this build"),
-        (["-r", "onnxruntime", "-o", "no/such/folder/e.onnx"], 2, "folder does not exist"),
+        (["-r", "onnxruntime", "-o", "no/such/folder/e.onnx"], 2, "no such folder"),
     ],
 )
 def test_failures_are_explained(model, capsys, args, code, said):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge4d.artifact import open
-from edge4d.errors import ExportError, PackingError, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.errors import PackingError, RuntimeFailed, RuntimeUnavailable, UsageError, ValidationError
 from edge4d.exporters.onnxruntime import OnnxRuntime, Options, OrtSession
 from edge4d.files import sha256_of
 from tests.onnx_models import CLIP, RESULT, artifact, expected, plain, save
@@ -101,12 +101,12 @@ def test_weights_outside_the_folder_are_refused(runtime, tmp_path, place):
 
 
 def test_a_failed_build_leaves_nothing(runtime, model, tmp_path, monkeypatch):
-    def broken(self, source, engine, options):
+    def broken(source, engine, options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OnnxRuntime, "_check", broken)
+    monkeypatch.setattr("edge4d.exporters.onnxruntime._compare", broken)
     with pytest.raises(KeyboardInterrupt):
-        runtime.build(model, tmp_path / "engine.onnx")
+        runtime.build(model, tmp_path / "engine.onnx", timeout=0)
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
 
 
@@ -119,8 +119,8 @@ def test_an_engine_that_lost_its_description_is_not_published(runtime, model, tm
             self.metadata = {}
 
     monkeypatch.setattr(OrtSession, "__init__", forgetful)
-    with pytest.raises(ExportError, match="has other metadata than the model"):
-        runtime.build(model, tmp_path / "engine.onnx")
+    with pytest.raises(RuntimeFailed, match="has other metadata than the model"):
+        runtime.build(model, tmp_path / "engine.onnx", timeout=0)
     assert not (tmp_path / "engine.onnx").exists()
 
 

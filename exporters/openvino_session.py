@@ -1,0 +1,144 @@
+"""An OpenVINO model, compiled and ready to run in this process."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge4d.errors import PackingError, RuntimeFailed, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.ports import Port
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge4d.exporters.openvino import Options
+
+__all__ = ["OpenVinoSession", "is_at_hand", "one_line", "properties"]
+
+
+def properties(options: Options) -> dict[str, str]:
+    """What OpenVINO is told when it compiles."""
+    told = {"EXECUTION_MODE_HINT": "ACCURACY"}
+    if options.threads:
+        told["INFERENCE_NUM_THREADS"] = str(options.threads)
+    return {**told, **options.settings}
+
+
+def is_at_hand(core: Any, device: str) -> bool:
+    """Whether OpenVINO has a device: ``GPU`` where there is ``GPU.0``, and always what chooses among devices."""
+    there = [str(name) for name in core.available_devices]
+    chooses = device.split(":")[0] in ("AUTO", "HETERO", "MULTI", "BATCH")
+    return chooses or device in there or any(name.startswith(f"{device}.") for name in there)
+
+
+def one_line(error: Exception) -> str:
+    """OpenVINO's message without the places in its own source, on one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    kept = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    return " ".join(kept or lines)[:1000]
+
+
+class OpenVinoSession:
+    """See `edge4d.exporters.protocol.Session`.
+
+    Args:
+        path: ``.xml``, ``.blob`` or ``.onnx``.
+        options: the device and how it is used.
+        facts: ``metadata``, ``inputs`` and ``outputs`` from the recipe; empty without one.
+    """
+
+    def __init__(self, path: Path, options: Options, facts: Mapping[str, Any]) -> None:
+        ov: Any = importlib.import_module("openvino")
+        self.path = path
+        core = ov.Core()
+        if not is_at_hand(core, options.device):
+            raise RuntimeUnavailable(
+                f"OpenVINO sees no {options.device} here, it has: {', '.join(core.available_devices)}",
+                hint="install the device's driver, or name another device",
+            )
+        description = dict(facts.get("metadata", {}))
+        try:
+            if path.suffix.lower() == ".blob":
+                self._model: Any = core.import_model(path.read_bytes(), options.device, properties(options))
+            else:
+                model = core.read_model(str(path))
+                description = {**_description_in(model), **description}
+                self._model = core.compile_model(model, options.device, properties(options))
+        except Exception as error:  # of OpenVINO's C++ side, as RuntimeError
+            words = one_line(error)
+            if "Property" in words or "property" in words:
+                raise UsageError(f"{path}: {words}", hint="see the properties that OpenVINO's device lists") from error
+            raise ValidationError(
+                f"{path}: OpenVINO refuses it: {words}", hint="was it copied whole, and built by this version?"
+            ) from error
+        self._request: Any = self._model.create_infer_request()
+        self.inputs = tuple(_port(value, facts.get("inputs", [])) for value in self._model.inputs)
+        self.outputs = tuple(_port(value, facts.get("outputs", [])) for value in self._model.outputs)
+        self.metadata: Mapping[str, str] = description
+        self.spent: Mapping[str, float] | None = None
+        self.details: Mapping[str, Any] = {
+            "runtime": "openvino",
+            "version": str(ov.__version__).split("-")[0],
+            "providers": [options.device],
+            "threads": options.threads,
+        }
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Run once on packed arrays by name.
+
+        Raises:
+            UsageError: the session is closed, or an input is missing or unknown.
+            PackingError: an array that the graph does not take.
+            RuntimeFailed: the device failed.
+        """
+        import numpy as np
+
+        if self._request is None:
+            raise UsageError(f"{self.path}: the session is closed", hint="open it again")
+        names = [port.name for port in self.inputs]
+        if feeds.keys() != set(names):
+            raise UsageError(f"{self.path} takes the inputs {', '.join(names)}, got {', '.join(feeds) or 'none'}")
+        for port in self.inputs:
+            given = np.asarray(feeds[port.name])
+            wrong = len(given.shape) != len(port.physical) or any(
+                size not in (-1, got) for size, got in zip(port.physical, given.shape, strict=False)
+            )
+            if wrong or given.dtype.name != port.dtype:  # OpenVINO itself would convert, or read beyond the end
+                raise PackingError(
+                    f"{self.path}: input {port.name!r} takes {port.dtype} {port.physical}, "
+                    f"got {given.dtype.name} {given.shape}"
+                )
+        try:
+            results = self._request.infer([np.ascontiguousarray(feeds[name]) for name in names])
+        except Exception as error:  # as above
+            raise RuntimeFailed(f"{self.path}: OpenVINO failed while running it: {one_line(error)}") from error
+        # Copied: the request uses its buffers again.
+        return {port.name: np.array(results[i]) for i, port in enumerate(self.outputs)}
+
+    def close(self) -> None:
+        """Drop the model and its memory."""
+        self._request = self._model = None
+
+    def __enter__(self) -> OpenVinoSession:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _description_in(model: Any) -> dict[str, str]:
+    """The ONNX file's metadata, which OpenVINO keeps in its IR."""
+    info = model.get_rt_info()
+    if "framework" not in info:
+        return {}
+    return {str(key): str(value.astype(str)) for key, value in info["framework"].items()}
+
+
+def _port(value: Any, wanted: list[str]) -> Port:
+    """A value may have several names; the one that the ONNX file gave it counts."""
+    names = sorted(value.get_names())
+    name = next((name for name in names if name in wanted), value.get_any_name())
+    shape = tuple(-1 if size.is_dynamic else size.get_length() for size in value.get_partial_shape())
+    return Port(name, shape, shape, value.get_element_type().to_dtype().name)
