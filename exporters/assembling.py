@@ -25,8 +25,8 @@ class Compiler(NamedTuple):
     Attributes:
         runtime: the exporter's name.
         target: ``package.module:function``, or ``/path/file.py:function`` for an interpreter without edge4d. It gets
-            ``{"model", "files", "options", "max_rank"}``, writes all of the files, and returns ``{"engine": …,
-            "notes": […]}``: facts for the recipe, and sentences for the user.
+            ``{"runtime", "model", "files", "options", "max_rank"}``, writes all of the files, and returns
+            ``{"engine": …, "notes": […]}``: facts for the recipe, and sentences for the user.
         packages: distributions whose versions matter.
         python: its interpreter; this one's own when None.
     """
@@ -73,6 +73,7 @@ def assemble(
     targets = [outputs[0], recipe_path(outputs[0]), *outputs[1:]]
     with staged(*targets) as (engine, recipe, *beside):
         order = {
+            "runtime": compiler.runtime,
             "model": str(model_path.absolute()),
             "files": [str(engine), *map(str, beside)],
             "options": dict(options),

@@ -114,16 +114,20 @@ class Cuda:
         """Start a captured graph."""
         self._do("cudaGraphLaunch", graph, self.stream)
 
+    def free_buffers(self) -> None:
+        """Give memory back, and the graphs that use it; nothing may be under way."""
+        self._give_back(cudaGraphExecDestroy=self._graphs)
+        self._give_back(cudaFree=self._device_memory, cudaFreeHost=self._host_memory)
+
+    def _give_back(self, **handles: list[Any]) -> None:
+        for name, each in handles.items():
+            while each:
+                self._do(name, each.pop())
+
     def close(self) -> None:
         """Give everything back; may be called twice."""
-        for name, handles in (
-            ("cudaGraphExecDestroy", self._graphs),
-            ("cudaEventDestroy", self._events),
-            ("cudaFree", self._device_memory),
-            ("cudaFreeHost", self._host_memory),
-        ):
-            while handles:
-                self._do(name, handles.pop())
+        self.free_buffers()
+        self._give_back(cudaEventDestroy=self._events)
         if self.stream is not None:
             stream, self.stream = self.stream, None
             self._do("cudaStreamDestroy", stream)

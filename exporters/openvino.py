@@ -12,7 +12,7 @@ from edge4d.errors import ExportError, RuntimeFailed, RuntimeUnavailable, UsageE
 from edge4d.exporters.assembling import Compiler, assemble, description_beside, refuse_suffix
 from edge4d.exporters.child import check_timeout
 from edge4d.exporters.gating import Made, gate_values
-from edge4d.exporters.openvino_session import OpenVinoSession, is_at_hand, one_line, properties
+from edge4d.exporters.openvino_session import OpenVinoSession, is_at_hand, one_line, properties, refuse_property
 from edge4d.exporters.options import as_names, check_count, check_settings, checked
 from edge4d.exporters.protocol import Availability, BuildResult, Session, require
 from edge4d.exporters.remote import RemoteSession
@@ -151,6 +151,7 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
         try:
             compiled = core.compile_model(model, options.device, properties(options))
         except Exception as error:  # as above
+            refuse_property(path, error)
             raise RuntimeFailed(f"OpenVINO cannot compile {path} for {options.device}: {one_line(error)}") from error
         if not beside:
             engine.write_bytes(compiled.export_model().getvalue())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from edge4d.exporters.openvino import Options
 
-__all__ = ["OpenVinoSession", "is_at_hand", "one_line", "properties"]
+__all__ = ["OpenVinoSession", "is_at_hand", "one_line", "properties", "refuse_property"]
 
 
 def properties(options: Options) -> dict[str, str]:
@@ -38,6 +38,19 @@ def one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     kept = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
     return " ".join(kept or lines)[:1000]
+
+
+def refuse_property(path: Path, error: Exception) -> None:
+    """Tell a setting that the device does not take from what is wrong with the model.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if "property" in one_line(error).lower():
+        raise UsageError(
+            f"{path}: OpenVINO takes no such setting: {one_line(error)}",
+            hint="OpenVINO's documents list its properties",
+        ) from error
 
 
 class OpenVinoSession:
@@ -67,11 +80,10 @@ class OpenVinoSession:
                 description = {**_description_in(model), **description}
                 self._model = core.compile_model(model, options.device, properties(options))
         except Exception as error:  # of OpenVINO's C++ side, as RuntimeError
-            words = one_line(error)
-            if "Property" in words or "property" in words:
-                raise UsageError(f"{path}: {words}", hint="see the properties that OpenVINO's device lists") from error
+            refuse_property(path, error)
             raise ValidationError(
-                f"{path}: OpenVINO refuses it: {words}", hint="was it copied whole, and built by this version?"
+                f"{path}: OpenVINO refuses it: {one_line(error)}",
+                hint="was it copied whole, and built by this version?",
             ) from error
         self._request: Any = self._model.create_infer_request()
         self.inputs = tuple(_port(value, facts.get("inputs", [])) for value in self._model.inputs)

@@ -85,10 +85,9 @@ def _architecture(name: str) -> str:
 class TensorRt:
     """TensorRT; see `edge4d.exporters.protocol.Exporter`."""
 
-    name = "tensorrt"
+    name = "tensorrt"  # as in `import`
     suffixes: tuple[str, ...] = (".engine", ".plan", ".trt")
     open_options: tuple[str, ...] = tuple(field.name for field in fields(OpenOptions))
-    module = "tensorrt"
     packages: tuple[str, ...] = ("tensorrt", "onnx")
     install = 'pip install "edge4d[tensorrt]"'
     needs = "an NVIDIA GPU"
@@ -96,9 +95,9 @@ class TensorRt:
     def probe(self) -> Availability:
         """Whether it can be imported here, and whether there is a GPU to run engines on; never raises."""
         try:
-            runtime: Any = importlib.import_module(self.module)
+            runtime: Any = importlib.import_module(self.name)
         except Exception as error:  # its loader raises whatever a missing library makes it raise
-            missing = isinstance(error, ModuleNotFoundError) and error.name == self.module
+            missing = isinstance(error, ModuleNotFoundError) and error.name == self.name
             why = "it is not installed" if missing else f"it is installed but cannot be imported: {error}"
             return Availability(ok=False, why_not=why, install=self.install)
         return self._placed(str(runtime.__version__), self._why_not_run())
@@ -132,7 +131,7 @@ class TensorRt:
                 f"{path} cannot be run here: {found.why_not_run}",
                 hint="run it on the machine it was built for; `edge4d doctor` shows what is installed",
             )
-        return TensorRtSession(path, self.module, chosen, recipe.get("engine", {}))
+        return TensorRtSession(path, self.name, chosen, recipe.get("engine", {}))
 
     def _refuse_other_version(self, path: Path, recipe: Mapping[str, Any], found: Availability) -> None:
         """An engine runs on the version that built it alone; both runtimes' documents say so."""
@@ -161,8 +160,9 @@ class TensorRt:
         refuse_suffix(output, self.name, self.suffixes)
         beside = [output.with_name(output.name + ".layers.json")] if chosen.layers else []
         compiler = Compiler(self.name, "edge4d.exporters.tensorrt_build:compile_engine", self.packages)
-        told = {**asdict(chosen), "module": self.module}
-        return assemble(compiler, Path(model_path), [output, *beside], told, max_rank=max_rank, timeout=timeout)
+        return assemble(
+            compiler, Path(model_path), [output, *beside], asdict(chosen), max_rank=max_rank, timeout=timeout
+        )
 
     def _refuse_options(self, options: BuildOptions) -> None:
         if any(name != "current" for name in options.device):
@@ -176,7 +176,6 @@ class TensorRtRtx(TensorRt):
     """TensorRT for RTX: engines are compiled ahead of time without a GPU, and finished on the one that runs them."""
 
     name = "tensorrt_rtx"
-    module = "tensorrt_rtx"
     packages = ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12", "onnx")
     install = 'pip install "edge4d[tensorrt-rtx]"'
     needs = "an NVIDIA RTX GPU"
@@ -192,3 +191,8 @@ class TensorRtRtx(TensorRt):
             )
         if options.dla is not None:
             raise UsageError("tensorrt_rtx knows no DLA", hint="DLA belongs to Jetson and DRIVE: --runtime tensorrt")
+        if "current" in options.device and (missing := self._why_not_run()) is not None:
+            raise RuntimeUnavailable(
+                f"tensorrt_rtx cannot build for the GPU of this machine: {missing}",
+                hint="name the architecture, e.g. --device sm_86: then none is needed",
+            )

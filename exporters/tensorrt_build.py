@@ -24,8 +24,8 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
     from edge4d.artifact import metadata_of
     from edge4d.validators.reading import read_model
 
-    options = order["options"]
-    trt: Any = importlib.import_module(options["module"])
+    options, runtime = order["options"], order["runtime"]
+    trt: Any = importlib.import_module(runtime)
     path = Path(order["model"])
     engine, *beside = (Path(file) for file in order["files"])
     proto = read_model(path)
@@ -35,7 +35,7 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
     _parse(trt, network, logger, path, proto)
-    what = f"the network that {options['module']} made of {path}"
+    what = f"the network that {runtime} made of {path}"
     tensors = gate_values(what, ranks_of(network), order["max_rank"]) if order["max_rank"] is not None else None
     config = builder.create_builder_config()
     _configure(trt, builder, config, options)
@@ -57,7 +57,7 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
             )
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        raise RuntimeFailed(f"{options['module']} cannot build {path}: {logger.said()}", hint=_hint(logger.said()))
+        raise RuntimeFailed(f"{runtime} cannot build {path}: {logger.said()}", hint=_hint(logger.said()))
     engine.write_bytes(serialized)
     if options["timing_cache"] is not None:
         from edge4d.files import atomic_write

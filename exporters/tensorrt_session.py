@@ -143,6 +143,7 @@ class TensorRtSession:
         """
         if shapes == self._shapes:
             return
+        self._shapes = self._graph = None
         for port, shape in zip(self.inputs, shapes, strict=True):
             fits = len(shape) == len(port.physical) and all(
                 p in (-1, s) for p, s in zip(port.physical, shape, strict=True)
@@ -152,7 +153,8 @@ class TensorRtSession:
                     f"{self.path}: input {port.name!r} takes {port.physical}, got {shape}",
                     hint="sizes that are open (-1) have bounds, which were given when the engine was built",
                 )
-        self._shapes, self._graph = shapes, None
+        self._buffers.clear()
+        self._cuda.free_buffers()
         for port in (*self.inputs, *self.outputs):
             shape = tuple(self._context.get_tensor_shape(port.name))
             if -1 in shape:
@@ -161,6 +163,7 @@ class TensorRtSession:
             buffer = _Buffer(host, self._cuda.device_memory(host.nbytes))
             self._context.set_tensor_address(port.name, buffer.device)
             self._buffers[port.name] = buffer
+        self._shapes = shapes
 
     def _host(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
         import numpy as np

@@ -33,7 +33,8 @@ def command(
 
     Each model runs in a process of its own, .onnx and .ort files on ONNX Runtime, engines on their runtimes, anything
     else on PyTorch, and they take turns. Only the runtime's work is timed; packing has its own column. Memory is the
-    high-water mark of the whole process. The exit code is 1 if a model fails to run, 3 if its runtime or device is not there.
+    high-water mark of the whole process. The exit code is 1 if a model fails to run, 3 if its runtime or device is not
+    there.
 
     Examples:
         edge4d bench model.pt2 model.onnx
