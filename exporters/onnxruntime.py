@@ -32,6 +32,7 @@ _PROVIDERS = (
     "NnapiExecutionProvider",
     "XnnpackExecutionProvider",
     "RknpuExecutionProvider",
+    "AzureExecutionProvider",
 )
 _LARGEST_ORT = 2**31 - 1
 """Bytes that the flat buffer of an .ort file can hold."""

@@ -182,7 +182,7 @@ def _gate(path: Path, model: Any, max_rank: int) -> int:
         constant = kind == "Constant" or (bool(sources) and fixed.issuperset(sources))
         if constant:
             fixed.add(name)
-            above += sum((made.rank or 0) > max_rank for made in _made(op, name, kind)) if kind == "Constant" else 0
+            above += sum((made.rank or 0) > max_rank for made in _made(op, name, kind))
         else:
             values += _made(op, name, kind)
     gate_values(f"the graph that OpenVINO made of {path}", values, max_rank)

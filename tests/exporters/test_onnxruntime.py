@@ -6,13 +6,18 @@ import json
 import sys
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from edge4d.artifact import open
-from edge4d.errors import PackingError, RuntimeFailed, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.cli import main
+from edge4d.errors import GateError, PackingError, RuntimeFailed, RuntimeUnavailable, UsageError, ValidationError
 from edge4d.exporters.onnxruntime import OnnxRuntime, Options, OrtSession
 from edge4d.files import sha256_of
-from tests.onnx_models import CLIP, RESULT, artifact, expected, plain, save
+from edge4d.validators.rank import check_rank
+from tests.onnx_models import CLIP, RESULT, artifact, expected, five_axes, plain, save
 
 
 @pytest.fixture
@@ -206,3 +211,106 @@ def test_without_onnxruntime_the_install_command_is_given(runtime, model, monkey
         with pytest.raises(RuntimeUnavailable) as caught:
             attempt()
         assert caught.value.hint == 'install it with: pip install "edge4d[onnxruntime]"'
+
+
+def test_the_optimised_graph_goes_through_the_gate(runtime, tmp_path, monkeypatch):
+    """A runtime that brings back a fifth axis is found, in either form, and nothing is published."""
+    real = OrtSession.__init__
+
+    def widening(self, path, options, *, save=None, config=None):
+        real(self, path, options, save=save, config=config)
+        if save is not None:
+            save.write_bytes(five_axes().SerializeToString())
+
+    model = save(artifact(), tmp_path / "m.onnx")
+    monkeypatch.setattr(OrtSession, "__init__", widening)
+    for name in ("engine.onnx", "engine.ort"):
+        with pytest.raises(GateError, match=r"the graph that ONNX Runtime made of .*m\.onnx: .*findings"):
+            runtime.build(model, tmp_path / name, timeout=0)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def layered(spatial=2):
+    """Convolutions wide enough for ONNX Runtime's blocked layouts, with pooling, a sum and a concatenation between."""
+    size = (8,) * spatial
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 16, *size))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 48, *(4,) * spatial))
+    weight = np.random.default_rng(0).standard_normal((16, 16, *(3,) * spatial)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], name="first", pads=[1] * 2 * spatial),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2] * spatial, strides=[2] * spatial),
+        helper.make_node("Conv", ["c", "w"], ["d"], name="second", pads=[1] * 2 * spatial),
+        helper.make_node("Add", ["d", "c"], ["e"]),
+        helper.make_node("AveragePool", ["e"], ["f"], kernel_shape=[3] * spatial, pads=[1] * 2 * spatial),
+        helper.make_node("Concat", ["d", "e", "f"], ["y"], axis=1),
+    ]
+    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(weight, "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_the_layouts_of_this_cpu_are_proven_too(runtime, tmp_path):
+    """`com.microsoft.nchwc` operators have no shape inference in ONNX; the gate has rules of its own for them."""
+    made = layered()
+    result = runtime.build(save(made, tmp_path / "m.onnx"), tmp_path / "e.onnx", optimization="all", timeout=0)
+    graph = onnx.load(str(result.path)).graph
+    domains = {node.domain for node in graph.node}
+    if "com.microsoft.nchwc" not in domains:
+        pytest.skip("ONNX Runtime uses no blocked layouts on this processor")
+    report = check_rank(result.path)
+    assert report.ok
+    assert report.highest_rank == 4
+    wide = onnx.load(str(result.path))
+    wide.graph.input[0].type.tensor_type.shape.dim.add(dim_value=8)  # and a fifth axis is followed through all of them
+    del wide.graph.value_info[:]
+    del wide.graph.output[0].type.tensor_type.shape.dim[:]
+    found = {item.where.value for item in check_rank(wide).findings if item.code == "E4D001"}
+    assert {node.output[0] for node in graph.node if node.domain} <= found
+
+
+def test_nodes_that_fall_back_are_listed(runtime, tmp_path, capsys):
+    """The Azure provider is in every wheel for the CPU, and takes none of these operators."""
+    if "AzureExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has no provider that leaves nodes to the CPU")
+    model = save(layered(), tmp_path / "m.onnx")
+    assert main(["build", str(model), "-r", "onnxruntime", "--provider", "azure", "-o", str(tmp_path / "e.onnx")]) == 0
+    said = capsys.readouterr().err
+    assert "of 7 nodes fall back from AzureExecutionProvider: Conv 'first' to CPUExecutionProvider" in said
+    listed = json.loads((tmp_path / "e.onnx.json").read_text())["engine"]["fallback"]
+    assert {"node": "second", "op": "Conv", "provider": "CPUExecutionProvider"} in listed
+    with runtime.open(model, providers=["azure"]) as session:
+        assert session.details["nodes_elsewhere"] == len(listed)
+    with runtime.open(model) as session:
+        assert (session.nodes, session.fallback) == (7, [])
+        assert "nodes_elsewhere" not in session.details
+
+
+def test_settings_reach_the_session_and_its_providers(runtime, tmp_path, monkeypatch):
+    seen = {}
+    real = onnxruntime.InferenceSession
+
+    def spying(path, settings, providers):
+        seen["providers"] = providers
+        seen["arena"] = settings.enable_cpu_mem_arena
+        seen["spinning"] = settings.get_session_config_entry("session.intra_op.allow_spinning")
+        return real(path, settings, providers=[name for name, _ in providers])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spying)
+    model = save(plain(), tmp_path / "m.onnx")
+    settings = {"session.intra_op.allow_spinning": "0", "cpu.some_option": 3}
+    with runtime.open(model, settings=settings, arena=False) as session:
+        assert session.run({"x": np.ones((1, 3), np.float32)})["y"].sum() == 3
+    assert seen == {"providers": [("CPUExecutionProvider", {"some_option": "3"})], "arena": False, "spinning": "0"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"spinning": "0"}, "'spinning' belongs to nothing, expected session"),
+        ({"cuda.device_id": "1"}, "is for CUDAExecutionProvider, which is not in use"),
+        ({"cuba.device_id": "1"}, "unknown execution provider 'cuba'"),
+    ],
+)
+def test_a_setting_that_nobody_reads_is_refused(settings, said):
+    with pytest.raises(UsageError, match=said):
+        Options.of({"settings": settings})

@@ -1,4 +1,4 @@
-"""Running engines: the steps, on a fake GPU, for these tests have met no real one; there, the conformance suite runs."""
+"""Running engines: the steps, on a fake GPU; where there is a real one, the conformance suite runs them on it."""
 
 from __future__ import annotations
 
