@@ -87,7 +87,6 @@ def main() -> int:
     Orders: ``call`` runs a function and gives back its result; ``open`` keeps what a function returns as the session,
     ``run`` runs that session on the arrays sent along.
     """
-    _die_with_parent()
     # Whatever a library prints goes to stderr, and none can read our orders: the pipes carry the protocol alone.
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -100,6 +99,7 @@ def main() -> int:
             if order["path"] is not None:
                 sys.path[:] = order["path"]
             if order["do"] == "call":
+                _die_with_parent()
                 send(replies, {"result": find(order["target"])(order["argument"])})
             elif order["do"] == "open":
                 session = find(order["target"])(order["argument"])
@@ -134,7 +134,10 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def _die_with_parent() -> None:
-    """On Linux, have the kernel end this process with its parent, so that no hanging compiler is left behind."""
+    """On Linux, have the kernel end this process with the thread that started it: no hanging compiler is left behind.
+
+    Only while that thread waits for us. A session may outlive the thread that opened it, and ends when its pipe does.
+    """
     if sys.platform == "linux":
         import ctypes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +27,21 @@ class Options:
     """How a model is compiled.
 
     Attributes:
-        device: OpenVINO's name for it: ``CPU``, ``GPU``, ``NPU``, ``AUTO:NPU,CPU``, ``HETERO:NPU,CPU``…
+        device: OpenVINO's name for it: ``CPU``, ``GPU``, ``NPU``, ``AUTO:NPU,CPU``, ``HETERO:NPU,CPU``… Empty for
+            the one that the engine was built for, or else the CPU.
         threads: CPU threads, 0 for OpenVINO's own choice.
         settings: OpenVINO's own properties, e.g. ``NUM_STREAMS``. Unless told otherwise it keeps the types of the model
             (``EXECUTION_MODE_HINT=ACCURACY``), for of itself it computes float32 in less where the hardware can.
     """
 
-    device: str = "CPU"
+    device: str = ""
     threads: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         named = as_names(self.device)
-        if len(named) != 1 or not named[0]:
-            raise UsageError(
-                f"openvino takes one device, got {', '.join(named) or 'none'}", hint="several: --device AUTO:NPU,CPU"
-            )
+        if len(named) != 1:
+            raise UsageError(f"openvino takes one device, got {len(named)}", hint="several: --device AUTO:NPU,CPU")
         object.__setattr__(self, "device", named[0].upper())
         check_count("threads", self.threads)
         object.__setattr__(self, "settings", check_settings(self.settings))
@@ -81,6 +80,7 @@ class OpenVino:
             recipe: dict[str, Any] = {}
         else:
             recipe = description_beside(path, self.name)
+        chosen = replace(chosen, device=chosen.device or str(recipe.get("engine", {}).get("device", "CPU")))
         if limit == 0:
             return OpenVinoSession(path, chosen, recipe.get("engine", {}))
         argument = {"runtime": self.name, "path": str(path), "options": asdict(chosen)}
@@ -101,6 +101,7 @@ class OpenVino:
         """
         output = Path(output)
         chosen = checked(Options, self.name, options)
+        chosen = replace(chosen, device=chosen.device or "CPU")
         require(self)
         refuse_suffix(output, self.name, self.suffixes[:2])
         beside = [output.with_suffix(".bin")] if output.suffix.lower() == ".xml" else []

@@ -54,7 +54,7 @@ class BuildOptions:
                 raise UsageError(f"shapes of {name!r}: expected least ≤ best ≤ greatest in every axis")
         object.__setattr__(self, "shapes", shapes)
         if self.timing_cache is not None:
-            object.__setattr__(self, "timing_cache", str(Path(self.timing_cache).absolute()))
+            object.__setattr__(self, "timing_cache", str(self.timing_cache))
         for name in ("workspace_mib", "dla"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
@@ -123,6 +123,8 @@ class TensorRt:
         if not path.is_file():
             raise ValidationError(f"{path}: no such file", hint="check the path; `edge4d build` writes engines")
         found = self.probe()
+        if found.version is None:
+            require(self)
         recipe = description_beside(path, self.name)
         self._refuse_other_version(path, recipe, found)
         require(self)

@@ -53,6 +53,11 @@ def hangs(order):
     time.sleep(600)
 
 
+def tells_its_pid_and_hangs(path):
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
 def crashes(order):
     print("about to crash", file=sys.stderr, flush=True)
     ctypes.string_at(0)

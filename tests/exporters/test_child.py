@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -31,6 +34,23 @@ from tests.onnx_models import artifact, five_axes, save
 @pytest.fixture
 def model(tmp_path):
     return save(artifact(), tmp_path / "m.onnx")
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")  # a zombie that nobody has waited for yet has ended too
+    return not (status.is_file() and status.read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def wait_until(is_so):
+    for _ in range(400):
+        if is_so():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come about")
 
 
 def only_the_model_is_left(folder):
@@ -127,6 +147,32 @@ def test_a_session_there_looks_like_one_here(engine):
     session.close()
 
 
+def test_a_session_outlives_the_thread_that_opened_it(engine):
+    opened = []
+    thread = threading.Thread(target=lambda: opened.append(Fake().open(engine)))
+    thread.start()
+    thread.join()
+    with opened[0] as session:
+        np.testing.assert_array_equal(session.run({"x": X})["x"], 2 * X)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+def test_a_compiler_does_not_outlive_us(model, tmp_path):
+    """A parent that is killed cannot end its child itself."""
+    pid = tmp_path / "pid"
+    code = (
+        "from edge4d.exporters.child import call\n"
+        f"call('tests.exporters.fakes:tells_its_pid_and_hangs', {str(pid)!r}, 600, 'hanging')"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2])
+    try:
+        wait_until(lambda: pid.is_file() and pid.read_text())
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_until(lambda: not is_alive(int(pid.read_text())))
+
+
 def test_an_array_that_is_not_contiguous_comes_back_right(engine):
     with Fake(session="transposed").open(engine) as session:
         np.testing.assert_array_equal(session.run({"x": X})["x"], X.T)
@@ -175,14 +221,8 @@ def test_a_broken_recipe_is_named(engine, text):
 def test_a_child_ends_with_its_context():
     with Child("waiting", 60) as child:
         pid = child.ask({"do": "call", "target": "os:getpgid", "argument": 0})[0]
-        os.kill(pid, 0)
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    pytest.fail("the child is still there")
+        assert is_alive(pid)
+    wait_until(lambda: not is_alive(pid))
 
 
 def test_a_function_of_a_file_runs_under_an_interpreter_without_edge4d(tmp_path):

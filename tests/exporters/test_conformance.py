@@ -97,6 +97,10 @@ def test_where_it_is_missing_the_install_command_is_given(exporter, model, outpu
         assert caught.value.hint == f"install it with: {found.install}"
     assert main(["build", str(model), "-r", exporter.name]) == 3
     assert found.install in capsys.readouterr().err
+    output.with_name(f"{output.name}.json").write_text("{}")  # whatever lies there: the runtime is missing first
+    if exporters.for_path(output).name == exporter.name:
+        assert main(["parity", str(model), str(output)]) == 3
+        assert found.install in capsys.readouterr().err
     assert main(["doctor"]) == 0
     assert found.install in capsys.readouterr().out
 
