@@ -68,8 +68,8 @@ class BuildResult:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of the engine and the weights beside it, the recipe left out."""
-        return sum(file.stat().st_size for file in self.files if file != self.recipe)
+        """Bytes of the engine and the weights beside it; what only tells about it, the recipe first, is left out."""
+        return sum(file.stat().st_size for file in self.files if file.suffix != ".json")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""

@@ -53,8 +53,8 @@ def hangs(order):
     time.sleep(600)
 
 
-def tells_its_pid_and_hangs(path):
-    Path(path).write_text(str(os.getpid()))
+def tells_its_pid_and_hangs(order):
+    Path(order["model"]).with_name("pid").write_text(str(os.getpid()))
     time.sleep(600)
 
 

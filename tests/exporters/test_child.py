@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -156,21 +157,38 @@ def test_a_session_outlives_the_thread_that_opened_it(engine):
         np.testing.assert_array_equal(session.run({"x": X})["x"], 2 * X)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
-def test_a_compiler_does_not_outlive_us(model, tmp_path):
-    """A parent that is killed cannot end its child itself."""
-    pid = tmp_path / "pid"
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(
+            signal.SIGKILL,
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death"),
+        ),
+    ],
+)
+def test_a_compiler_does_not_outlive_us(model, tmp_path, number):
     code = (
-        "from edge4d.exporters.child import call\n"
-        f"call('tests.exporters.fakes:tells_its_pid_and_hangs', {str(pid)!r}, 600, 'hanging')"
+        "import sys; from edge4d import exporters; from edge4d.cli import main\n"
+        "from tests.exporters.fakes import Fake\n"
+        "exporters.get = lambda name: Fake('tells_its_pid_and_hangs')\n"
+        "sys.exit(main(sys.argv[1:]))"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).resolve().parents[2])
-    try:
-        wait_until(lambda: pid.is_file() and pid.read_text())
-    finally:
-        parent.kill()
-        parent.wait()
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, "build", str(model), "-r", "fake"],
+        cwd=Path(__file__).resolve().parents[2],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    pid = tmp_path / "pid"
+    wait_until(lambda: pid.is_file() and pid.read_text())
+    parent.send_signal(number)
+    _, said = parent.communicate(timeout=60)
     wait_until(lambda: not is_alive(int(pid.read_text())))
+    if number == signal.SIGINT:
+        assert parent.returncode == 130
+        assert "nothing was left half-written" in said
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == ["m.onnx", "pid"]
 
 
 def test_an_array_that_is_not_contiguous_comes_back_right(engine):
