@@ -123,11 +123,11 @@ class OpenVinoSession:
                     f"got {given.dtype.name} {given.shape}"
                 )
         try:
-            results = self._request.infer([np.ascontiguousarray(feeds[name]) for name in names])
+            arrays = [np.ascontiguousarray(feeds[name]) for name in names]
+            results = self._request.infer(arrays, share_outputs=False)  # else the next run would write into them
         except Exception as error:  # as above
             raise RuntimeFailed(f"{self.path}: OpenVINO failed while running it: {one_line(error)}") from error
-        # Copied: the request uses its buffers again.
-        return {port.name: np.array(results[i]) for i, port in enumerate(self.outputs)}
+        return {port.name: np.asarray(results[i]) for i, port in enumerate(self.outputs)}
 
     def close(self) -> None:
         """Drop the model and its memory."""

@@ -76,6 +76,14 @@ def test_it_computes_what_the_engine_computes(engine, cuda, clip, cuda_graph):
     assert not cuda.held, "not given back"
 
 
+def test_what_it_returns_is_the_callers_own(engine, clip):
+    with open(engine) as opened:
+        first = opened(clip)["result"]
+        opened(2 * clip)
+        np.testing.assert_array_equal(first, expected(clip))
+    np.testing.assert_array_equal(first, expected(clip))
+
+
 def test_other_sizes_get_other_buffers_and_another_graph(engine, cuda):
     with open(engine, cuda_graph=True) as opened:
         session = opened.session
