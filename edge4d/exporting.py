@@ -13,6 +13,7 @@ from edge4d._version import __version__
 from edge4d.blocks.choice import BlockSpec, Choice
 from edge4d.blocks.registry import EXACT, names
 from edge4d.errors import UsageError
+from edge4d.planning import Planner
 from edge4d.report import ExportReport, PlanReport
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def export(
     block: BlockSpec = "exact",
     block_options: Mapping[str, Any] | None = None,
     calib: Any = None,
+    runtime: str | None = None,
+    formulations: Sequence[str | tuple[str, str]] = (),
+    max_weight_growth: float | None = None,
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
@@ -70,6 +74,10 @@ def export(
         block: ``exact`` keeps every number; a structure replaces the 3×3×3 layers; or a choice per layer, as in `swap`.
         block_options: of the structures, e.g. ``{"energy": 0.99}``.
         calib: clips that the structures are fitted on, see `edge4d.calibrating.calibrate`.
+        runtime: what the artifact is meant for, a name of `edge4d.planning.RUNTIMES`; formulations that it handles
+            badly are left out.
+        formulations: ``"layer4.*=taps"``; which formulation layers get, where it fits.
+        max_weight_growth: how many times its own weights a layer may get; Winograd's F(4, 3) doubles them.
         input_shapes: logical shapes for a model file that carries none.
         factory: ``package.module:callable`` that builds the module of a state_dict.
         trust_pickle: allow a file that runs code when it is read.
@@ -86,7 +94,7 @@ def export(
         A report; `.ok` is false when the gate has findings or the numbers differ. The files are written either way.
 
     Raises:
-        UsageError: unknown block or profile, existing output without `force`, inputs missing.
+        UsageError: unknown block, profile, runtime or formulation, existing output without `force`, inputs missing.
         LoadError: the model file cannot be read or must not be trusted.
         CaptureError: torch.export cannot capture the model.
         LoweringError: the model holds operators without a way to rank 4.
@@ -99,6 +107,7 @@ def export(
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
+    planner = Planner.of(runtime, formulations, max_weight_growth)
     check_opset(opset)
     target = _target(model, output)
     if not (isinstance(model, str | Path) and target == Path(model)):  # an ONNX file as MODEL: loading says it best
@@ -117,8 +126,9 @@ def export(
         "simplify": simplify,
         "seed": seed,
         "factory": factory,
+        **planner.to_dict(),
     }
-    report = _export(subject, target, options, sets if parity else 0, clock, held)
+    report = _export(subject, target, options, planner, sets if parity else 0, clock, held)
     report.swap = swapped
     return report
 
@@ -131,6 +141,9 @@ def plan_report(
     block: BlockSpec = "exact",
     block_options: Mapping[str, Any] | None = None,
     calib: Any = None,
+    runtime: str | None = None,
+    formulations: Sequence[str | tuple[str, str]] = (),
+    max_weight_growth: float | None = None,
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
@@ -148,12 +161,13 @@ def plan_report(
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
+    planner = Planner.of(runtime, formulations, max_weight_growth)
     clock = _Clock(stage)
     with clock("loading"):
         subject = Subject.of(model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle)
     swapped = _swapped(subject, choice, block, block_options, calib, clock, measure=False)
     with clock("planning"):
-        layers = plan(subject.model, subject.args, subject.kwargs)
+        layers = plan(subject.model, subject.args, subject.kwargs, planner=planner)
     return PlanReport(subject.source, choice.label, layers, subject.notes, swapped)
 
 
@@ -226,7 +240,13 @@ def _swapped(
 
 
 def _export(
-    subject: Subject, target: Path, options: Mapping[str, Any], sets: int, clock: _Clock, profile: Profile | None
+    subject: Subject,
+    target: Path,
+    options: Mapping[str, Any],
+    planner: Planner,
+    sets: int,
+    clock: _Clock,
+    profile: Profile | None,
 ) -> ExportReport:
     from edge4d.artifact import describe
     from edge4d.exporters.onnx import to_onnx
@@ -235,7 +255,7 @@ def _export(
     from edge4d.validators.rank import check_rank
 
     with clock("capturing and lowering"):
-        lowered = lower(subject.model, subject.args, subject.kwargs)
+        lowered = lower(subject.model, subject.args, subject.kwargs, planner=planner)
     with clock("translating to ONNX"):
         graph = to_onnx(lowered, opset=options["opset"], simplify=options["simplify"])
     described = {"version": __version__, "block": options["block"], "source": subject.source}

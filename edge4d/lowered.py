@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from edge4d.capture import capture
 from edge4d.errors import LoweringError, PackingError
 from edge4d.lowering.driver import Interpretation, interpret
-from edge4d.planning import LayerPlan
+from edge4d.planning import LayerPlan, Planner
 from edge4d.ports import Port
 
 __all__ = ["Lowered", "lower", "plan"]
@@ -80,6 +80,7 @@ def lower(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any] | None = None,
     *,
+    planner: Planner | None = None,
     progress: Progress | None = None,
 ) -> Lowered:
     """Rewrite a model exactly into operators of rank ≤ 4.
@@ -88,14 +89,16 @@ def lower(
         model: an `nn.Module` (left unchanged) or an `ExportedProgram`.
         args: example inputs, e.g. one clip (N, C, T, H, W); the shapes are fixed by them.
         kwargs: keyword inputs.
+        planner: what the choice of formulations has to respect; see `edge4d.planning.Planner`.
         progress: called with (done, all) nodes.
 
     Raises:
         CaptureError: torch.export cannot capture the model.
         LoweringError: the model holds operators that no rule lowers; the message lists every one of them.
+        UsageError: the planner asks for a formulation that fits no layer.
     """
     captured = capture(model, args, kwargs)
-    found = interpret(captured, progress=progress)
+    found = interpret(captured, planner=planner, progress=progress)
     if found.module is None:
         raise _refusal(found)
     return Lowered(
@@ -104,14 +107,19 @@ def lower(
 
 
 def plan(
-    model: nn.Module | torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+    model: nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    planner: Planner | None = None,
 ) -> tuple[LayerPlan, ...]:
     """What `lower` would make of every operator above rank 4, or why it would decline; nothing is written.
 
     Raises:
         CaptureError: torch.export cannot capture the model.
+        UsageError: the planner asks for a formulation that fits no layer.
     """
-    return interpret(capture(model, args, kwargs)).layers
+    return interpret(capture(model, args, kwargs), planner=planner).layers
 
 
 def _refusal(found: Interpretation) -> LoweringError:

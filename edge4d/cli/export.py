@@ -10,9 +10,12 @@ from edge4d.cli.options import (
     Calib,
     Energy,
     Factory,
+    For,
     Force,
+    Formulations,
     InputShapes,
     Json,
+    MaxWeightGrowth,
     Output,
     Seed,
     TrustPickle,
@@ -26,6 +29,9 @@ def command(
     block: Blocks = None,
     energy: Energy = None,
     calib: Calib = None,
+    runtime: For = None,
+    formulation: Formulations = None,
+    max_weight_growth: MaxWeightGrowth = None,
     output: Output = None,
     input_shape: InputShapes = None,
     factory: Factory = None,
@@ -52,7 +58,8 @@ def command(
         edge4d export checkpoint.pth --factory my.models:build --input-shape 1x3x16x112x112
         edge4d export model.pt --block exact -o deploy/model.onnx --force
         edge4d export weights.pth --factory my.models:build --block 'layer4.*=proposed-add'
-        edge4d export model.pt2 --profile rknn
+        edge4d export model.pt2 --profile rknn --for rknn
+        edge4d export model.pt2 --formulation 'layer4.*=taps' --max-weight-growth 1.5
         edge4d export model.pt2 --json | jq .parity.ok
     """
     from edge4d.exporting import export
@@ -63,6 +70,9 @@ def command(
         block=block or "exact",
         block_options={"energy": energy} if energy is not None else None,
         calib=calib,
+        runtime=runtime,
+        formulations=formulation or (),
+        max_weight_growth=max_weight_growth,
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,

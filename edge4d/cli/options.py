@@ -15,9 +15,12 @@ __all__ = [
     "Calib",
     "Energy",
     "Factory",
+    "For",
     "Force",
+    "Formulations",
     "InputShapes",
     "Json",
+    "MaxWeightGrowth",
     "Output",
     "Providers",
     "Seed",
@@ -97,6 +100,45 @@ Blocks = Annotated[
         "r2plus1d, p3d-a, p3d-b, p3d-c, rank-1; repeat with 'layer4.*=NAME' for some layers.",
         autocompletion=_complete_block,
     ),
+]
+
+
+def _complete_formulation(incomplete: str) -> list[str]:
+    from edge4d.lowering.conv.rules import FORMULATIONS
+
+    pattern, equals, name = incomplete.rpartition("=")
+    return [pattern + equals + word for word in FORMULATIONS if word.startswith(name)]
+
+
+def _complete_runtime(incomplete: str) -> list[str]:
+    from edge4d.planning import RUNTIMES
+
+    return [name for name in RUNTIMES if name.startswith(incomplete)]
+
+
+For = Annotated[
+    str | None,
+    typer.Option(
+        "--for",
+        metavar="RUNTIME",
+        help="Leave out formulations that this runtime handles badly: onnxruntime, openvino, tensorrt or rknn.",
+        autocompletion=_complete_runtime,
+    ),
+]
+
+Formulations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--formulation",
+        metavar="PATTERN=NAME",
+        help="The exact formulation of some layers, e.g. 'layer4.*=taps', where it fits; repeatable.",
+        autocompletion=_complete_formulation,
+    ),
+]
+
+MaxWeightGrowth = Annotated[
+    float | None,
+    typer.Option("--max-weight-growth", metavar="X", help="The most times its own weights that a layer may get."),
 ]
 
 Energy = Annotated[

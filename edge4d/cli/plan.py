@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from edge4d.cli.options import Blocks, Calib, Energy, Factory, InputShapes, Json, TrustPickle, parse_shapes
+from edge4d.cli.options import (
+    Blocks,
+    Calib,
+    Energy,
+    Factory,
+    For,
+    Formulations,
+    InputShapes,
+    Json,
+    MaxWeightGrowth,
+    TrustPickle,
+    parse_shapes,
+)
 from edge4d.cli.output import emit_json, emit_text, note, stage
 
 
@@ -14,6 +26,9 @@ def command(
     block: Blocks = None,
     energy: Energy = None,
     calib: Calib = None,
+    runtime: For = None,
+    formulation: Formulations = None,
+    max_weight_growth: MaxWeightGrowth = None,
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
@@ -35,6 +50,9 @@ def command(
         block=block or "exact",
         block_options={"energy": energy} if energy is not None else None,
         calib=calib,
+        runtime=runtime,
+        formulations=formulation or (),
+        max_weight_growth=max_weight_growth,
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,

@@ -22,7 +22,7 @@ from edge4d.lowering import registry
 from edge4d.lowering.registry import Decline, Site
 from edge4d.lowering.values import Const, Operand, Value
 from edge4d.packing import MAX_RANK, Groups, Packing
-from edge4d.planning import choose
+from edge4d.planning import Planner, choose
 from edge4d.repacking import plan_repack
 
 if TYPE_CHECKING:
@@ -61,12 +61,13 @@ class Builder:
         at: provenance given to what is emitted.
     """
 
-    def __init__(self, mode: FakeTensorMode) -> None:
+    def __init__(self, mode: FakeTensorMode, planner: Planner | None = None) -> None:
         self.graph = fx.Graph()
         self.parameters: dict[str, torch.Tensor] = {}
         self.at = Provenance()
         self._planned: tuple[str | None, int] = (None, 0)
         self._mode = mode
+        self._planner = planner or Planner()
         self._emitted: dict[Any, fx.Node] = {}
         self._materialised: dict[Any, fx.Node] = {}
         self._folded: dict[Any, Const] = {}
@@ -170,7 +171,7 @@ class Builder:
 
     def plan(self, spec: ConvSpec) -> str:
         """The formulation of a 3-D convolution, remembered for the report."""
-        name = choose(spec)
+        name = choose(spec, self._planner, self.at.layer)
         self._planned = (name, self._planned[1] + spec.macs)
         return name
 

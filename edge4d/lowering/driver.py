@@ -21,7 +21,7 @@ from edge4d.lowering.registry import Decline
 from edge4d.lowering.values import Const, Value
 from edge4d.packing import MAX_RANK, Packing
 from edge4d.patterns import frames_pattern
-from edge4d.planning import LayerPlan
+from edge4d.planning import LayerPlan, Planner
 from edge4d.ports import Port
 
 __all__ = ["Interpretation", "interpret"]
@@ -54,18 +54,33 @@ class Interpretation:
         return [layer for layer in self.layers if layer.becomes is None]
 
 
-def interpret(captured: Captured, *, progress: Callable[[int, int], None] | None = None) -> Interpretation:
-    """Lower every node. Declined nodes are collected, not raised, so that all of them can be reported at once."""
+def interpret(
+    captured: Captured, *, planner: Planner | None = None, progress: Callable[[int, int], None] | None = None
+) -> Interpretation:
+    """Lower every node. Declined nodes are collected, not raised, so that all of them can be reported at once.
+
+    Raises:
+        UsageError: what the planner is asked for fits no layer.
+    """
     folded = fold_batch_norm(captured)
-    return _Interpreter(captured, folded, progress).run()
+    found = _Interpreter(captured, folded, planner, progress).run()
+    if planner is not None:
+        planner.check_used(layer.layer for layer in found.layers if layer.macs)
+    return found
 
 
 class _Interpreter:
-    def __init__(self, captured: Captured, folded: int, progress: Callable[[int, int], None] | None) -> None:
+    def __init__(
+        self,
+        captured: Captured,
+        folded: int,
+        planner: Planner | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
         self.captured = captured
         self.folded = folded
         self.progress = progress
-        self.b = Builder(FakeTensorMode(allow_non_fake_inputs=True))
+        self.b = Builder(FakeTensorMode(allow_non_fake_inputs=True), planner)
         self.env: dict[fx.Node, Any] = {}
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []

@@ -22,7 +22,7 @@ def force(monkeypatch):
     def by(name):
         refused = []
 
-        def choose(spec):
+        def choose(spec, *_):
             reason = FORMULATIONS[name].applies(spec)
             if reason is None:
                 return name
@@ -47,6 +47,9 @@ def applies(name: str, case: dict, transposed: bool = False) -> bool:
         return name == "phases"
     if name == "short":
         return any(case is CONVS[fits] for fits in SHORT)
+    if name == "winograd-split":
+        along_time = [v if isinstance(v, int) else v[0] for v in (case.get("stride", 1), case.get("dilation", 1))]
+        return kernel[0] == 3 and along_time == [1, 1]
     if name.startswith("winograd"):
         along_time = [v if isinstance(v, int) else v[0] for v in (case.get("stride", 1), case.get("dilation", 1))]
         return kernel[0] > 1 and along_time == [1, 1] and kernel[0] + int(name[-1]) <= 9  # more points are refused
@@ -72,7 +75,9 @@ def test_every_formulation_is_exercised():
     assert TRANSPOSED
 
 
-@pytest.mark.parametrize("formulation", ["stacked", "temporal", "phases", "winograd-2", "winograd-4", "short"])
+@pytest.mark.parametrize(
+    "formulation", ["stacked", "temporal", "phases", "winograd-2", "winograd-4", "short", "winograd-split"]
+)
 def test_a_formulation_says_why_it_does_not_fit(formulation, force):
     refused = force(formulation)
     lowered_equals_eager(randomise(nn.Conv3d(2, 3, (1, 3, 3))), torch.randn(1, 2, 3, 5, 5))
@@ -82,7 +87,14 @@ def test_a_formulation_says_why_it_does_not_fit(formulation, force):
 
 def test_the_number_of_convolutions_is_that_of_the_formulation(force):
     module, clip = randomise(nn.Conv3d(4, 4, 3, padding=1)), torch.randn(1, 4, 3, 5, 5)
-    for formulation, count in (("taps", 3), ("stacked", 1), ("winograd-2", 1), ("winograd-4", 1), ("short", 1)):
+    for formulation, count in (
+        ("taps", 3),
+        ("stacked", 1),
+        ("winograd-2", 1),
+        ("winograd-4", 1),
+        ("short", 1),
+        ("winograd-split", 4),
+    ):
         force(formulation)
         assert sum("conv2d" in op for op in ops_of(lowered_equals_eager(module, clip))) == count
 
@@ -95,7 +107,9 @@ axis = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.int
     st.tuples(axis, axis, axis),
     st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)),
     st.sampled_from([(1, 1, 1), (4, 2, 1), (4, 4, 2), (3, 6, 3)]),
-    st.sampled_from(["taps", "stacked", "temporal", "winograd-2", "winograd-3", "winograd-4", "short"]),
+    st.sampled_from(
+        ["taps", "stacked", "temporal", "winograd-2", "winograd-3", "winograd-4", "short", "winograd-split"]
+    ),
     st.integers(1, 2),
     st.booleans(),
 )
@@ -104,7 +118,7 @@ def test_random_convolutions(axes, sizes, channels, formulation, batch, bias):
     reach = [size + 2 * p - d * (k - 1) for size, k, p, d in zip(sizes, kernel, padding, dilation, strict=True)]
     assume(min(reach) >= 1)
     before = builder.choose
-    builder.choose = lambda spec: formulation if FORMULATIONS[formulation].applies(spec) is None else "taps"
+    builder.choose = lambda spec, *_: formulation if FORMULATIONS[formulation].applies(spec) is None else "taps"
     try:
         fan_in, fan_out, groups = channels
         module = nn.Conv3d(fan_in, fan_out, kernel, stride, padding, dilation, groups, bias)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge4d.lowering.conv import stacked, taps, temporal, transposed
+from edge4d.lowering.conv import stacked, taps, temporal, transposed, winograd_split
 from edge4d.lowering.conv.plane import plane_conv
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.winograd import Short, Winograd
@@ -30,6 +30,7 @@ FORMULATIONS: dict[str, ModuleType | Winograd | Short] = {
     "winograd-3": Winograd(3),
     "winograd-4": Winograd(4),
     "short": Short(),
+    "winograd-split": winograd_split,
     "phases": transposed,
 }
 """Exact formulations of a 3-D convolution by name, the simplest first; each has `applies`, `cost` and `rewrite`."""

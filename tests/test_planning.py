@@ -1,0 +1,107 @@
+"""What the planner chooses, and what users can ask of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import edge4d
+from edge4d.cli import main
+from edge4d.errors import UsageError
+from edge4d.lowered import lower, plan
+from edge4d.lowering.conv.rules import FORMULATIONS
+from edge4d.planning import RUNTIMES, Planner
+from tests.lowering.harness import randomise
+
+
+class Net(nn.Module):
+    """Wide layers for which Winograd pays."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv3d(3, 32, (3, 5, 5), padding=(1, 2, 2))
+        self.body = nn.Sequential(nn.Conv3d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv3d(32, 32, 3, padding=1))
+
+    def forward(self, clip):
+        return self.body(self.stem(clip))
+
+
+CLIP = torch.randn(1, 3, 8, 20, 20, generator=torch.Generator().manual_seed(0))
+
+
+def chosen(**asked):
+    layers = plan(Net(), (CLIP,), planner=Planner.of(**asked))
+    return {layer.layer: layer.becomes for layer in layers if layer.macs}
+
+
+def test_what_is_cheapest_is_chosen():
+    assert chosen() == {"stem": "stacked", "body.0": "winograd-4", "body.2": "winograd-4"}
+
+
+def test_a_runtime_leaves_out_what_it_handles_badly():
+    for runtime, without in RUNTIMES.items():
+        assert without <= set(FORMULATIONS)
+        assert not without & set(chosen(runtime=runtime).values())
+    assert set(chosen(runtime="rknn").values()) <= {"stacked", "taps", "winograd-split"}
+
+
+def test_weights_grow_no_more_than_allowed():
+    assert chosen(max_weight_growth=1.4)["body.0"] == "winograd-2"
+    assert chosen(max_weight_growth=1)["body.0"] == "taps"
+
+
+def test_formulations_by_pattern_the_last_one_wins():
+    assert chosen(formulations=["body.*=taps"])["body.0"] == "taps"
+    assert chosen(formulations=["taps", "body.2=stacked"]) == {"stem": "taps", "body.0": "taps", "body.2": "stacked"}
+
+
+def test_a_pattern_means_the_layers_that_it_fits_a_name_means_that_layer():
+    assert "temporal" not in chosen(formulations=["*=temporal"]).values()
+    with pytest.raises(UsageError, match=r"layer body.0 cannot be temporal: the kernel"):
+        chosen(formulations=["body.0=temporal"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (dict(runtime="rknnn"), "no formulations are chosen for runtime 'rknnn'"),
+        (dict(formulations=["body.*=winogrd-4"]), "unknown formulation 'winogrd-4'"),
+        (dict(formulations=["tail=taps"]), "fits none of the 3 3-D convolutions"),
+        (dict(max_weight_growth=0.5), "cannot be kept below 0.5"),
+        (dict(max_weight_growth=float("nan")), "cannot be kept below nan"),
+    ],
+)
+def test_mistakes(asked, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        chosen(**asked)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("runtime", [None, *RUNTIMES])
+def test_the_numbers_are_the_same_for_every_runtime(runtime):
+    net = randomise(Net()).eval()
+    lowered = lower(net, (CLIP,), planner=Planner.of(runtime))
+    with torch.no_grad():
+        got, expected = lowered.unpack(lowered.module(*lowered.pack(CLIP))), net(CLIP)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_export_keeps_what_was_asked_in_the_recipe(tmp_path):
+    asked = dict(runtime="rknn", formulations=["body.0=taps"], max_weight_growth=1.5)
+    report = edge4d.export(Net(), (CLIP,), output=tmp_path / "net.onnx", parity=False, **asked)
+    options = json.loads((tmp_path / "net.onnx.json").read_text())["options"]
+    assert (options["for"], options["formulations"]) == ("rknn", ["body.0=taps"])
+    assert report.ok
+
+
+def test_the_command_line_takes_them(tmp_path, capsys):
+    path = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(Net().eval(), (CLIP,)), path)
+    assert main(["plan", str(path), "--for", "rknn", "--formulation", "body.2=stacked", "--json"]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert [layer["becomes"] for layer in layers if layer["macs"]][-1] == "stacked"
+    assert main(["plan", str(path), "--for", "toaster"]) == 2
+    assert "known: onnxruntime" in capsys.readouterr().err
