@@ -15,7 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from edge4d.validators.onnx_worker import HEADER, INFER, INLINE
+from edge4d.validators.onnx_worker import HEADER, INFER, INFER_SIZES, INLINE
 
 if TYPE_CHECKING:
     import onnx
@@ -49,13 +49,18 @@ class CouldNotInfer(Exception):
         self.fatal = fatal
 
 
-def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`onnx.shape_inference.infer_shapes` with data propagation.
+def infer_shapes(model: onnx.ModelProto, *, propagate: bool = False) -> onnx.ModelProto:
+    """`onnx.shape_inference.infer_shapes`.
+
+    Args:
+        model: is not changed.
+        propagate: with ONNX's data propagation, which tells more sizes, but not always the right ones: a Slice of a
+            shape whose start it does not know is taken to start at 0.
 
     Raises:
         CouldNotInfer: ONNX refuses the model, or takes too long or too much memory, or dies.
     """
-    return _ask(INFER, model)
+    return _ask(INFER_SIZES if propagate else INFER, model)
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:

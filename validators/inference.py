@@ -16,11 +16,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from edge4d.validators.contained import CouldNotInfer, infer_shapes, inline_functions
+from edge4d.validators.folding import fold
 from edge4d.validators.inventory import FunctionId, Inventory, callee, normal_domain
 from edge4d.validators.lengths import infer_length
 from edge4d.validators.rank_rules import infer_ranks
 from edge4d.validators.slimming import number_of, result_of, slim_function_call, slim_model
-from edge4d.validators.values import Value, element_type, ranked_type, type_of_initializer
+from edge4d.validators.values import Value, element_type, fill_sizes, ranked_type, type_of_initializer
 
 if TYPE_CHECKING:
     import onnx
@@ -138,6 +139,7 @@ class _Run:
             rejected |= failed
         else:
             sweep = self._converged(base, None)
+        sweep = self._with_sizes(sweep)
         types = [sweep.names[v.name].type if v.name in sweep.names else None for v in sweep.model.graph.output]
         return _Result(sweep.occurrences, sweep.results, types, frozenset(sweep.calls))
 
@@ -188,6 +190,25 @@ class _Run:
                 break
         return sweep
 
+    def _with_sizes(self, sweep: _Sweep) -> _Sweep:
+        """Ask ONNX for sizes that only data propagation tells. No rank is learnt from it, nor anything from a size."""
+        if not self._computes_shapes or self.given_up:
+            return sweep
+        try:
+            sized = infer_shapes(sweep.model, propagate=True)
+        except CouldNotInfer:  # what is known without it suffices for the ranks
+            return sweep
+        if not fill_sizes(sweep.model.graph, sized.graph):
+            return sweep
+        filled = _Sweep(self, sweep.model, None, set(), frozen=True)
+        filled.graph(sweep.model.graph, {}, {}, ())
+        filled.calls = sweep.calls
+        return filled
+
+    @cached_property
+    def _computes_shapes(self) -> bool:
+        return any(site.node.op_type in ("Shape", "Size") for site in self.inventory.sites)
+
     def _onnx_inference(self, model: onnx.ModelProto) -> onnx.ModelProto:
         if self.given_up:
             return model
@@ -207,12 +228,19 @@ class _Sweep:
     """One walk over an inferred copy: collects what is known, and writes what `rank_rules` adds into the copy."""
 
     def __init__(
-        self, run: _Run, model: onnx.ModelProto, rejected: set[_Place] | None, written: set[tuple[_Place, str]]
+        self,
+        run: _Run,
+        model: onnx.ModelProto,
+        rejected: set[_Place] | None,
+        written: set[tuple[_Place, str]],
+        *,
+        frozen: bool = False,
     ) -> None:
         self.run = run
         self.model = model
         self.rejected = rejected
         self.written = written  # by this and earlier walks; what ONNX then ignores must not count as learnt again
+        self.frozen = frozen  # only reads; learns nothing
         self.calls: set[_Call] = set()
         self.learnt = False
         self.occurrences: list[Occurrence] = []
@@ -243,8 +271,10 @@ class _Sweep:
         for i, node in enumerate(graph.node):
             inputs = tuple(names.get(name, Value(name)) for name in node.input)
             inner = dict(self._subgraphs(node, inputs, names, data, (*place, i)))
-            self._learn(entries, node, inputs, inner, names, (*place, i))
-            if (constant := _constant(node)) is not None:
+            constant = _constant(node) or fold(node, inputs)
+            if not self.frozen:
+                self._learn(entries, node, inputs, inner, names, (*place, i), constant)
+            if constant is not None:
                 data[node.output[0]] = constant
                 value = names.get(node.output[0], Value(node.output[0]))
                 names[node.output[0]] = Value(value.name, value.type, constant)
@@ -316,6 +346,7 @@ class _Sweep:
         inner: Mapping[tuple[str, int], tuple[onnx.GraphProto, MutableMapping[str, Value]]],
         names: MutableMapping[str, Value],
         place: _Place,
+        constant: onnx.TensorProto | None,
     ) -> None:
         """Where ONNX left an output open, ask the function that is called, or the rules of rank."""
         key = callee(node)
@@ -335,6 +366,8 @@ class _Sweep:
             ranks = infer_ranks(node, inputs, bodies, self._opset.get("", 0))
             elem = element_type(next((v.type for v in inputs if v.type is not None), None))
             length = infer_length(node, inputs) if ranks[:1] == [1] else None
+            if constant is not None and len(constant.dims) == 1:
+                length = int(constant.dims[0])
             types = [
                 None if rank is None or rank > _MOST_AXES else ranked_type(rank, elem, None if i else length)
                 for i, rank in enumerate(ranks)

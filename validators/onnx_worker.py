@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["HEADER", "INFER", "INLINE", "main"]
+__all__ = ["HEADER", "INFER", "INFER_SIZES", "INLINE", "main"]
 
 HEADER = struct.Struct(">cQ")
-INFER, INLINE = b"i", b"f"
+INFER, INFER_SIZES, INLINE = b"i", b"s", b"f"
 
 _SPARE = 512 * 2**20  # bytes that any request may take
 _FACTOR = 200  # and what it may take for each byte of the model, which is a copy without weights
@@ -33,10 +33,10 @@ def main() -> int:
         data = sys.stdin.buffer.read(length)
         _limit_memory(_SPARE + _FACTOR * length)
         try:
-            if order == INFER:
-                model = shape_inference.infer_shapes(data, data_prop=True)
-            else:
+            if order == INLINE:
                 model = inliner.inline_local_functions(ModelProto.FromString(data))
+            else:
+                model = shape_inference.infer_shapes(data, data_prop=order == INFER_SIZES)
             result = model.SerializeToString()
         except MemoryError:
             _say(replies, b"!", b"it takes too much memory")

@@ -179,6 +179,15 @@ def _gather(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None:
     return _plus(rank, -1)
 
 
+def _gather_nd(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None:
+    """The indices' last axis tells how many axes of the data an index goes through."""
+    shape = inputs[1].shape
+    through = shape[-1] if shape else None
+    if not isinstance(through, int) or shape is None:
+        return None
+    return _plus(inputs[0].rank, len(shape) - 1 - through - _int(node, "batch_dims", 0))
+
+
 def _one_hot(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None:
     return _plus(inputs[0].rank, 1)
 
@@ -226,6 +235,7 @@ _RULES: dict[str, Callable[[onnx.NodeProto, Sequence[Value]], int | None]] = {
     "Expand": _expand,
     "ConstantOfShape": _constant_of_shape,
     "Gather": _gather,
+    "GatherND": _gather_nd,
     "OneHot": _one_hot,
     "MatMul": _matmul,
     "FusedMatMul": _matmul,

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from edge4d.validators.findings import Shape
 
-__all__ = ["Value", "element_type", "numbers_of", "ranked_type", "rank_of", "shape_of", "type_of_initializer"]
+__all__ = [
+    "Value",
+    "element_type",
+    "fill_sizes",
+    "numbers_of",
+    "ranked_type",
+    "rank_of",
+    "shape_of",
+    "type_of_initializer",
+]
 
 _MADE_UP = re.compile(r"unk__\d+")  # what ONNX shape inference calls a size that it cannot tell
 
@@ -118,6 +127,36 @@ def numbers_of(inputs: Sequence[Value], i: int) -> list[float]:
         return [float(number) for number in numpy_helper.to_array(data).ravel()]
     except (ValueError, TypeError):  # bytes that do not fit the tensor's own shape: inference can tell nothing either
         return []
+
+
+def fill_sizes(target: onnx.GraphProto, source: onnx.GraphProto) -> bool:
+    """Take over the sizes that another copy of a graph states where this one states the same rank but not the size.
+
+    Args:
+        target: is changed, with the graphs within it.
+        source: the same graph with more sizes.
+
+    Returns:
+        Whether there were any.
+    """
+    stated = {entry.name: entry.type for entry in (*source.value_info, *source.output)}
+    filled = False
+    for entry in (*target.value_info, *target.output):
+        if (other := stated.get(entry.name)) is None or entry.type.WhichOneof("value") != "tensor_type":
+            continue
+        mine, theirs = shape_of(entry.type), shape_of(other)
+        if mine is None or theirs is None or len(mine) != len(theirs):
+            continue
+        for dim, size, better in zip(entry.type.tensor_type.shape.dim, mine, theirs, strict=True):
+            if size is None and isinstance(better, int):
+                dim.dim_value = better
+                filled = True
+    for node, other_node in zip(target.node, source.node, strict=True):
+        for attribute, other_attribute in zip(node.attribute, other_node.attribute, strict=True):
+            pairs = [(attribute.g, other_attribute.g)] if attribute.HasField("g") else []
+            for graph, other_graph in (*pairs, *zip(attribute.graphs, other_attribute.graphs, strict=True)):
+                filled |= fill_sizes(graph, other_graph)
+    return filled
 
 
 def type_of_initializer(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:

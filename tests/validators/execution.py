@@ -7,6 +7,7 @@ Each value at any depth gets a probe, ``Size(Shape(value))``, a scalar. Scalars 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ _ENTERED = {"If", "Loop", "Scan"}
 
 
 def observe(proto: ModelProto, feeds: Mapping[str, Any] | None = None, *, seed: int = 0) -> dict[Key, set[int]]:
-    """Ranks that the values have when the model runs, with conditions both true and false.
+    """Ranks that the values have when the model runs, with each boolean input both true and false.
 
     Values inside local functions have the names that ONNX's inliner gives them. Sequences and optionals are left out.
 
@@ -51,9 +52,9 @@ def observe(proto: ModelProto, feeds: Mapping[str, Any] | None = None, *, seed: 
     session = ort.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     rng = np.random.default_rng(seed)
     seen: dict[Key, set[int]] = {}
-    bools = any(port.type == "tensor(bool)" for port in session.get_inputs())
-    for truth in (True, False) if bools else (True,):
-        arrays = _inputs(probed, feeds or {}, rng, truth)
+    switches = [port.name for port in session.get_inputs() if port.type == "tensor(bool)"]
+    for truths in product((True, False), repeat=len(switches)):
+        arrays = _inputs(probed, feeds or {}, rng, dict(zip(switches, truths, strict=True)))
         names = [port.name for port in session.get_inputs()]
         results = session.run(list(keys) or None, {name: arrays[name] for name in names})
         for key, rank in zip(keys.values(), results, strict=bool(keys)):
@@ -65,7 +66,9 @@ def observe(proto: ModelProto, feeds: Mapping[str, Any] | None = None, *, seed: 
     return seen
 
 
-def _inputs(proto: ModelProto, feeds: Mapping[str, Any], rng: np.random.Generator, truth: bool) -> dict[str, Any]:
+def _inputs(
+    proto: ModelProto, feeds: Mapping[str, Any], rng: np.random.Generator, truths: Mapping[str, bool]
+) -> dict[str, Any]:
     weights = {tensor.name for tensor in proto.graph.initializer}
     sizes: dict[str, int] = {}
     arrays: dict[str, Any] = {}
@@ -81,7 +84,9 @@ def _inputs(proto: ModelProto, feeds: Mapping[str, Any], rng: np.random.Generato
             d.dim_value if d.HasField("dim_value") else sizes.setdefault(d.dim_param, int(rng.integers(1, 4)))
             for d in tensor.shape.dim
         ]
-        arrays[port.name] = _array(tensor.elem_type, dims if given is None else list(given), rng, truth)
+        arrays[port.name] = _array(
+            tensor.elem_type, dims if given is None else list(given), rng, truths.get(port.name, True)
+        )
     return arrays
 
 

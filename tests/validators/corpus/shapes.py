@@ -198,6 +198,28 @@ def channel_shuffle_within_rank_4():
     return sized(*nodes, out=[1, 4, 8, 8], inputs=[("x", [1, 4, 8, 8])], weights=weights)
 
 
+@case("E4D002", a=np.array([2]))
+def shape_sliced_from_an_input():
+    """ONNX's data propagation takes the unknown start for 0, and so the result for one of rank 4."""
+    nodes = (
+        node("Shape", "x", "s"), node("Slice", "s a three", "t"), node("Concat", "t rest", "u", axis=0),
+        node("Reshape", "x u", "y"),
+    )  # fmt: skip
+    ports = [("x", [2, "d", 2]), ("a", [1], I64)]
+    return sized(*nodes, out=None, inputs=ports, weights=[ints("three", 3), ints("rest", -1)])
+
+
+@case("E4D001")
+def shape_gathered_from_a_table():
+    """ONNX's data propagation forgets that the table has rows, and takes one number where a row of five is."""
+    nodes = (
+        node("Shape", "x", "s"), node("Concat", "s one", "five", axis=0), node("Unsqueeze", "five zero", "table"),
+        node("Gather", "table zero", "row", axis=0), node("Squeeze", "row zero", "t"), node("Reshape", "x t", "wide"),
+        node("ReduceMax", "wide", "y", axes=[4], keepdims=0),
+    )  # fmt: skip
+    return sized(*nodes, out=None, weights=[ints("one", 1), ints("zero", 0)], opset=13)
+
+
 @case()
 def shape_taken_of_a_shape():
     nodes = (
