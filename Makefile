@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-slow test-lowest check lint types format wheel bench clean
+.PHONY: help setup demo test test-slow test-lowest check lint types format wheel fuzz bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,11 @@ types: wheel  ## mypy strict on the built wheel
 	rm -rf build/types && mkdir -p build/types
 	$(PIP) install -q --no-deps --target build/types dist/*.whl
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p edge4d
+
+RUNS ?=
+MINUTES ?= 10
+fuzz: setup  ## broken models against the gate, for MINUTES=10 or RUNS=1000; SEED=n starts elsewhere
+	$(BIN)/python -m tests.fuzz.fuzz_gate --minutes $(MINUTES) $(if $(RUNS),--runs $(RUNS)) --seed $(or $(SEED),0)
 
 bench: setup  ## the 4-D graph against native 5-D and eager PyTorch; writes benchmarks/results/
 	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks.run

@@ -95,7 +95,10 @@ def infer_ranks(
     if op in _FIXED:
         return [_FIXED[op]] * count
     if op in _RULES and (not domain or op in _MICROSOFT):
-        return [_RULES[op](node, inputs), *unknown[1:]]
+        try:
+            return [_RULES[op](node, inputs), *unknown[1:]]
+        except IndexError:  # the node has fewer inputs than its operator
+            return unknown
     return unknown
 
 

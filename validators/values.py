@@ -24,6 +24,7 @@ __all__ = [
     "type_of_initializer",
 ]
 
+_NUMERIC = frozenset({1, 6, 7, 10, 11})  # ONNX's numbers of float32, int32, int64, float16 and float64
 _MADE_UP = re.compile(r"unk__\d+")  # what ONNX shape inference calls a size that it cannot tell
 
 
@@ -121,7 +122,7 @@ def numbers_of(inputs: Sequence[Value], i: int) -> list[float]:
     from onnx import numpy_helper
 
     data = inputs[i].data if i < len(inputs) else None
-    if data is None:
+    if data is None or data.data_type not in _NUMERIC:
         return []
     try:
         return [float(number) for number in numpy_helper.to_array(data).ravel()]
