@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(options)
     except Edge4dError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return error.exit_code
 
 
@@ -142,7 +142,7 @@ def stamp_of(date: str | None = None) -> dict[str, Any]:
     """What every row of every record states: the day (today when None), the commit and the versions in use."""
     from edge4d.recipe import versions
 
-    return {"date": date or _date(), "commit": _commit(), "versions": versions(_PACKAGES)}
+    return {"date": date or _date(), "commit": commit(), "versions": versions(_PACKAGES)}
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -168,9 +168,9 @@ def _run(options: argparse.Namespace) -> int:
     if rows:
         atomic_write(out, "".join(json.dumps(row) + "\n" for row in rows).encode())
         print("\n" + render(rows))
-        _say(f"wrote {out}")
+        say(f"wrote {out}")
     for problem in problems:
-        _say(f"error: {problem}")
+        say(f"error: {problem}")
     return 1 if problems else 0
 
 
@@ -194,7 +194,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit that is measured, marked where files differ from it; None outside a checkout."""
     if (git := shutil.which("git")) is None:
         return None
@@ -227,12 +227,12 @@ def _most(shares: Sequence[float | None]) -> float | None:
 @contextmanager
 def _stage(label: str) -> Iterator[None]:
     begun = time.perf_counter()
-    _say(f"{label} …")
+    say(f"{label} …")
     yield
-    _say(f"{label}: {time.perf_counter() - begun:.1f} s")
+    say(f"{label}: {time.perf_counter() - begun:.1f} s")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

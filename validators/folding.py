@@ -149,10 +149,12 @@ def _cast(arrays: list[Array], attributes: Mapping[str, Any]) -> Array | None:
     return arrays[0].astype(np.int64 if to == 7 else np.int32) if to in _INTEGERS else None
 
 
-def _elementwise(name: str) -> _Rule:
+def _elementwise(name: str, inputs: int = 2) -> _Rule:
     def apply(arrays: list[Array], attributes: Mapping[str, Any]) -> Array | None:
         import numpy as np
 
+        if len(arrays) != inputs:  # numpy would write into a third one
+            return None
         with np.errstate(all="ignore"):
             result: Array = getattr(np, name)(*arrays)
         return result
@@ -175,6 +177,6 @@ _RULES: dict[str, _Rule] = {
     "Add": _elementwise("add"),
     "Sub": _elementwise("subtract"),
     "Mul": _elementwise("multiply"),
-    "Neg": _elementwise("negative"),
-    "Abs": _elementwise("abs"),
+    "Neg": _elementwise("negative", 1),
+    "Abs": _elementwise("abs", 1),
 }
