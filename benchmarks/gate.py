@@ -1,7 +1,7 @@
-"""``python -m benchmarks.gate``: seconds and memory of `edge4d verify` on large models, beside onnx.checker and onnxsim.
+"""``python -m benchmarks.gate``: seconds and memory of the gate on large models, beside onnx.checker and onnxsim.
 
-Each tool is a process of its own from its start to its end; they take turns. Memory is the greatest sum over the process
-and those that it starts.
+Each tool is a process of its own from its start to its end; they take turns. Memory is the greatest sum over that
+process and those that it starts.
 """
 
 from __future__ import annotations

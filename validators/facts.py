@@ -46,7 +46,7 @@ class Facts:
     def results(self, site: Site, i: int) -> list[Value]:
         """What is known about an output of a node, each time it is met; one unknown value if it never was."""
         name = site.node.output[i]
-        if callee(site.node) in self.inventory.functions:
+        if self.inventory.functions and callee(site.node) in self.inventory.functions:
             return self.inferred.results.get((site.index, i)) or [Value(name)]
         return [one.outputs[i] for one in self.at.get(site.index, ())] or [Value(name)]
 

@@ -30,11 +30,11 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Value]) -> onnx.TensorProto | No
         node: any node.
         inputs: what is known about its inputs.
     """
+    rule = _RULES.get(node.op_type)
+    if rule is None or not inputs or normal_domain(node.domain) or len(node.output) != 1:
+        return None
     from onnx import numpy_helper
 
-    rule = None if normal_domain(node.domain) or len(node.output) != 1 else _RULES.get(node.op_type)
-    if rule is None or not inputs:
-        return None
     if node.op_type in ("Shape", "Size"):
         result = _of_shape(node, inputs[0])
     else:

@@ -349,9 +349,9 @@ class _Sweep:
         constant: onnx.TensorProto | None,
     ) -> None:
         """Where ONNX left an output open, ask the function that is called, or the rules of rank."""
-        key = callee(node)
         types: list[onnx.TypeProto | None]
-        if key in self.run.inventory.functions:
+        functions = self.run.inventory.functions
+        if functions and (key := callee(node)) in functions:
             attributes = {attribute.name: attribute for attribute in node.attribute}
             call = self.run.call(key, tuple(value.type for value in inputs), attributes)
             self.calls.add(call)
@@ -430,10 +430,10 @@ def _within(outer: MutableMapping[str, _T], own: dict[str, _T]) -> MutableMappin
 
 def _constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     """The tensor of a Constant node, whichever attribute holds it; None when it is large or in another file."""
-    from onnx import TensorProto
-
     if node.op_type != "Constant" or normal_domain(node.domain) or len(node.output) != 1:
         return None
+    from onnx import TensorProto
+
     for attribute in node.attribute:
         if attribute.name == "value" and attribute.t.data_location != TensorProto.EXTERNAL:
             tensor: onnx.TensorProto = attribute.t

@@ -169,6 +169,7 @@ def _names_of(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[str]:
 
     yield from (entry.name for entry in body.value_info)
     if isinstance(body, onnx.FunctionProto):
+        yield from (*body.input, *body.output, *body.attribute)
         yield from (entry.domain for entry in body.opset_import)
         yield from (attribute.name for attribute in body.attribute_proto)
         return
@@ -183,12 +184,19 @@ def _walk(scope: Scope, found: Inventory, name: str, depth: int) -> None:
     _refuse_bytes(name, _names_of(scope.body))
     found.scopes.append(scope)
     for place, node in enumerate(scope.body.node):
-        _refuse_bytes(name, (node.op_type, node.domain, node.name, node.overload))
+        _refuse_bytes(name, (node.op_type, node.domain, node.name, node.overload, *node.input, *node.output))
         site = Site(len(found.sites), place, scope, node)
         scope.sites.append(site)
         found.sites.append(site)
+        if len({attribute.name for attribute in node.attribute}) < len(node.attribute):
+            # Runtimes differ in which one they take, so neither would be the one that was checked.
+            raise ValidationError(
+                f"{name}: not a valid ONNX model: two attributes of {site.label!r} have the same name"
+            )
         for attribute in node.attribute:
             _refuse_bytes(name, (attribute.name, attribute.ref_attr_name))
+            if attribute.HasField("g") and attribute.graphs:
+                raise ValidationError(f"{name}: not a valid ONNX model: an attribute of {site.label!r} has two values")
             graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
             for i, graph in enumerate(graphs):
                 number = f"[{i}]" if attribute.graphs else ""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["infer_length"]
 
+_TOO_MANY = 2**31  # beyond which a length is a mistake, or made to be one
+
 
 def infer_length(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None:
     """The number of elements of the node's 1-D result; None where it does not follow.
@@ -25,7 +27,8 @@ def infer_length(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None:
         inputs: what is known about its inputs.
     """
     rule = None if normal_domain(node.domain) else _RULES.get(node.op_type)
-    return None if rule is None or not inputs else rule(node, inputs)
+    length = None if rule is None or not inputs else rule(node, inputs)
+    return length if length is not None and 0 <= length < _TOO_MANY else None
 
 
 def _of_first(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None:

@@ -152,7 +152,7 @@ def _three_axes(facts: Facts) -> Iterator[Finding]:
     if not facts.three_axes:
         return
     for site in facts.inventory.sites:
-        if callee(site.node) in facts.inventory.functions:
+        if facts.inventory.functions and callee(site.node) in facts.inventory.functions:
             continue
         met = facts.at.get(site.index) or [Occurrence(site.index, site.node, (), (), {})]
         for one in met:

@@ -172,7 +172,7 @@ def _copy_nodes(target: onnx.GraphProto | onnx.FunctionProto, inventory: Invento
     for site in scope.sites:
         copy = target.node.add()
         _copy_node(copy, inventory, site)
-        if callee(site.node) not in inventory.functions:
+        if not inventory.functions or callee(site.node) not in inventory.functions:
             continue
         for i, name in enumerate(site.node.output):
             if name:

@@ -333,6 +333,20 @@ def test_a_weight_of_very_many_axes_is_one_line():
     assert len(report.to_text(limit=None)) < 1000
 
 
+def test_an_attribute_that_is_there_twice():
+    """One of the two would go unchecked, and it may be the one that a runtime takes."""
+    proto = zoo.rank_5_in_if()
+    gate = proto.graph.node[0]
+    harmless = branch("t", "t", node("Relu", "x", "t"))
+    gate.attribute.append(helper.make_attribute("then_branch", harmless))
+    with pytest.raises(ValidationError, match="two attributes of 'gate' have the same name"):
+        check_rank(proto)
+    del gate.attribute[-1]
+    gate.attribute[0].graphs.append(harmless)
+    with pytest.raises(ValidationError, match="an attribute of 'gate' has two values"):
+        check_rank(proto)
+
+
 def test_names_do_not_break_the_line_or_the_terminal():
     evil = "a\n::error::\x1b[31m\u202e"
     proto = model(node("Foo", "x", evil, domain=evil, name=evil), node(evil, evil, "y"))
