@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "find_models", "verify"]
 
 _SUFFIXES = frozenset({".onnx", ".pt2"})
-_PROGRAM = b"PK\x03\x04"  # a torch.export archive is a zip file
+_TORCH_SUFFIXES = frozenset({".pt2", ".pt", ".pth", ".ckpt", ".safetensors"})
+_ZIP, _PICKLE, _ONNX = b"PK\x03\x04", b"\x80", b"\x08"  # how files begin; a torch.export archive is a zip file
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,25 @@ def _check(path: Path, limits: Limits) -> Iterator[Report | Unreadable]:
 
 def _reports(path: Path, limits: Limits) -> Iterator[Report]:
     from edge4d.validators.profile import load_profile
+
+    check = _checker(path)
+    if not limits.profiles:
+        yield check(path, 4 if limits.max_rank is None else limits.max_rank)
+    for name in limits.profiles:
+        yield check(path, limits.max_rank, profile=load_profile(name))
+
+
+def _checker(path: Path) -> Callable[..., Report]:
+    """The gate for ONNX, or that for PyTorch's files, which are told by their content, or by a name of theirs."""
+    from edge4d.validators.program import check_exported
     from edge4d.validators.rank import check_rank
 
-    if not limits.profiles:
-        yield check_rank(path, 4 if limits.max_rank is None else limits.max_rank)
-    for name in limits.profiles:
-        yield check_rank(path, limits.max_rank, profile=load_profile(name))
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(len(_ZIP))
+    except OSError:
+        return check_rank  # says what is wrong with it
+    if head == _ZIP or head[:1] == _PICKLE:
+        return check_exported
+    # An ONNX file begins with the field of its version, whatever its name says.
+    return check_exported if path.suffix.lower() in _TORCH_SUFFIXES and head[:1] != _ONNX else check_rank

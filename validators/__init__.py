@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         random_inputs,
         tolerance_for,
     )
+    from edge4d.validators.program import check_exported
     from edge4d.validators.rank import check_rank
 
 _HOME = {
@@ -29,6 +30,7 @@ _HOME = {
     "Report": "findings",
     "Tolerance": "parity",
     "Where": "findings",
+    "check_exported": "program",
     "check_rank": "rank",
     "compare": "parity",
     "compare_callables": "parity",
@@ -44,6 +46,7 @@ __all__ = [
     "Report",
     "Tolerance",
     "Where",
+    "check_exported",
     "check_rank",
     "compare",
     "compare_callables",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge4d.validators.facts import Facts
 from edge4d.validators.findings import Finding, Shape, Where, finding, shape_text
@@ -16,23 +16,23 @@ from edge4d.validators.values import Value
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["device_findings"]
+__all__ = ["Case", "MEASURED", "device_findings", "device_limits", "judged", "measured"]
 
 _LAYOUT = 3  # the axes of an image without its batch: C, H, W
 
 
-class _Case(NamedTuple):
+class Case(NamedTuple):
     """One thing that a limit concerns.
 
     Attributes:
-        home: the node or scope it belongs to.
+        home: the node, scope or graph it belongs to.
         value: name of the value, if it is about one.
         shape: its sizes.
         numbers: what the limit bounds, None for one that nothing tells; empty where being there is enough.
         what: how a message calls the numbers, e.g. ``kernel_shape``.
     """
 
-    home: Site | Scope
+    home: Any
     value: str | None
     shape: Shape | None
     numbers: tuple[int | None, ...]
@@ -44,55 +44,71 @@ def device_findings(facts: Facts, profile: Profile) -> Iterator[Finding]:
 
     Limits on the rank of all values and on three spatial axes are the gate's own rules, and not looked at here.
     """
+    for bound in device_limits(profile):
+        yield from judged(bound, _cases(facts, bound), _where)
+
+
+def device_limits(profile: Profile) -> Iterator[Bound]:
+    """The limits that are no rule of the gate itself."""
     for bound in profile.bounds:
-        if bound.kind == "spatial-axes" or (bound.kind == "rank" and not bound.operators):
-            continue
-        unproven: list[_Case] = []
-        told: set[tuple[int, str | None]] = set()  # a node of a function is met once for each call
-        for case in _cases(facts, bound):
-            key = (id(case.home), case.value)
-            broken = next((n for n in case.numbers if n is not None and not bound.allows(n)), None)
-            if (broken is not None or not case.numbers) and key not in told:
-                told.add(key)
-                yield _broken(bound, case, broken)
-            elif None in case.numbers:
-                unproven.append(case)
-        if unproven:
-            yield _unproven(bound, unproven)
+        if bound.kind != "spatial-axes" and (bound.kind != "rank" or bound.operators):
+            yield bound
 
 
-def _broken(bound: Bound, case: _Case, number: int | None) -> Finding:
+def judged(bound: Bound, cases: Iterable[Case], where: Callable[[Case], Where]) -> Iterator[Finding]:
+    """What breaks one limit, and once what nothing proves.
+
+    Args:
+        bound: the limit.
+        cases: all that it concerns.
+        where: tells the place of a case.
+    """
+    unproven: list[Case] = []
+    told: set[tuple[int, str | None]] = set()  # a node of a function is met once for each call
+    for case in cases:
+        key = (id(case.home), case.value)
+        broken = next((n for n in case.numbers if n is not None and not bound.allows(n)), None)
+        if (broken is not None or not case.numbers) and key not in told:
+            told.add(key)
+            yield _broken(bound, case, broken, where(case))
+        elif None in case.numbers:
+            unproven.append(case)
+    if unproven:
+        yield _unproven(bound, unproven, where(unproven[0]))
+
+
+def _broken(bound: Bound, case: Case, number: int | None, where: Where) -> Finding:
     if number is None:
         message = f"{case.what}: {bound.states}"
     else:
         message = f"{case.what}{_named_value(case)} is {number}, expected {bound.expected}: {bound.states}"
-    return finding("E4D101", message, _where(case), source=bound.cited)
+    return finding("E4D101", message, where, source=bound.cited)
 
 
-def _unproven(bound: Bound, cases: list[_Case]) -> Finding:
+def _unproven(bound: Bound, cases: list[Case], where: Where) -> Finding:
     first = cases[0]
     more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
     message = f"nothing tells {first.what}{_named_value(first)}{more}, expected {bound.expected}: {bound.states}"
-    return finding("E4D102", message, _where(first), source=bound.cited)
+    return finding("E4D102", message, where, source=bound.cited)
 
 
-def _named_value(case: _Case) -> str:
+def _named_value(case: Case) -> str:
     return "" if case.shape is None else f" of {case.value!r} {shape_text(case.shape)}"
 
 
-def _where(case: _Case) -> Where:
+def _where(case: Case) -> Where:
     return place_of(case.home, case.value, case.shape)
 
 
-def _cases(facts: Facts, bound: Bound) -> Iterator[_Case]:
+def _cases(facts: Facts, bound: Bound) -> Iterator[Case]:
     if bound.kind == "opset":
         versions = [e.version for e in facts.inventory.model.opset_import if not normal_domain(e.domain)]
-        yield _Case(facts.inventory.main, None, None, tuple(versions) or (None,), "the version of the operator set")
+        yield Case(facts.inventory.main, None, None, tuple(versions) or (None,), "the version of the operator set")
     elif bound.kind == "static":
         yield from _dynamic_inputs(facts)
     elif bound.kind == "forbidden":
         for site in _named(facts, bound):
-            yield _Case(site, next(iter(site.node.output), None), None, (), f"{site.op} is used")
+            yield Case(site, next(iter(site.node.output), None), None, (), f"{site.op} is used")
     elif bound.kind in ("kernel", "dilated-kernel", "stride"):
         yield from _windows(facts, bound)
     else:
@@ -106,14 +122,14 @@ def _named(facts: Facts, bound: Bound) -> Iterator[Site]:
             yield site
 
 
-def _dynamic_inputs(facts: Facts) -> Iterator[_Case]:
+def _dynamic_inputs(facts: Facts) -> Iterator[Case]:
     for home, name, met, kind in facts.values:
         shape = met[0].shape if kind == "graph input" else None
         if shape is not None and any(not isinstance(size, int) for size in shape):
-            yield _Case(home, name, None, (), f"input {name!r} has dynamic sizes, {shape_text(shape)}")
+            yield Case(home, name, None, (), f"input {name!r} has dynamic sizes, {shape_text(shape)}")
 
 
-def _sized(facts: Facts, bound: Bound) -> Iterator[_Case]:
+def _sized(facts: Facts, bound: Bound) -> Iterator[Case]:
     """Activations and their sizes; weights lie in memory as the device's compiler likes, and are not looked at."""
     seen: set[tuple[int, str]] = set()
     for home, value in _values_of(facts, bound):
@@ -121,12 +137,13 @@ def _sized(facts: Facts, bound: Bound) -> Iterator[_Case]:
         if key in seen or value.shape is None:
             continue  # an unknown rank is a finding of its own
         seen.add(key)
-        numbers = _measured(bound, value.shape)
+        numbers = measured(bound, value.shape)
         if numbers:
-            yield _Case(home, value.name, value.shape, numbers, _WHAT[bound.kind])
+            yield Case(home, value.name, value.shape, numbers, MEASURED[bound.kind])
 
 
-_WHAT = {"rank": "the rank", "size": "a size", "batch": "the batch", "inner-axes": "the number of axes in use"}
+# What such limits bound, as messages call it.
+MEASURED = {"rank": "the rank", "size": "a size", "batch": "the batch", "inner-axes": "the number of axes in use"}
 
 
 def _values_of(facts: Facts, bound: Bound) -> Iterator[tuple[Site | Scope, Value]]:
@@ -141,7 +158,8 @@ def _values_of(facts: Facts, bound: Bound) -> Iterator[tuple[Site | Scope, Value
             yield from ((site, value) for value in (*one.inputs[:1], *one.outputs) if value.name)
 
 
-def _measured(bound: Bound, shape: Shape) -> tuple[int | None, ...]:
+def measured(bound: Bound, shape: Shape) -> tuple[int | None, ...]:
+    """The numbers of one value that a limit of a kind in `MEASURED` bounds; none when it says nothing about it."""
     sizes = tuple(size if isinstance(size, int) else None for size in shape)
     if bound.kind == "rank":
         return (len(sizes),)
@@ -161,13 +179,13 @@ def _measured(bound: Bound, shape: Shape) -> tuple[int | None, ...]:
     return (None,) if None in outer else (min(len(sizes), bound.max),)
 
 
-def _windows(facts: Facts, bound: Bound) -> Iterator[_Case]:
+def _windows(facts: Facts, bound: Bound) -> Iterator[Case]:
     for site in _named(facts, bound):
         for one in facts.at.get(site.index, ()):
             numbers = _numbers_of(bound, one.node, one.inputs)
             if bound.axis is not None and len(numbers) > 1:
                 numbers = numbers[AXES[bound.axis] :][:1]
-            yield _Case(site, next(iter(site.node.output), None), None, numbers, f"the {bound.kind}")
+            yield Case(site, next(iter(site.node.output), None), None, numbers, f"the {bound.kind}")
 
 
 def _numbers_of(bound: Bound, node: onnx.NodeProto, inputs: tuple[Value, ...]) -> tuple[int | None, ...]:

@@ -13,7 +13,7 @@ from edge4d.validators.inventory import Scope, Site
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["place_of", "source_of"]
+__all__ = ["place_of", "source_of", "user_frame"]
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _TORCH = ("/torch/nn/", "/torch/_", "/site-packages/torch/", "/dist-packages/torch/")
@@ -37,7 +37,7 @@ def source_of(node: onnx.NodeProto) -> tuple[str | None, str | None]:
     notes = {entry.key: entry.value for entry in node.metadata_props if isinstance(entry.value, str)}
     layer = notes.get("edge4d.layer") or _scope(notes.get("pkg.torch.onnx.name_scopes", ""))
     layer = layer or _namespace(notes.get("namespace", "")) or _path_in_name(node.name)
-    line = notes.get("edge4d.line") or _user_frame(notes.get("pkg.torch.onnx.stack_trace", ""))
+    line = notes.get("edge4d.line") or user_frame(notes.get("pkg.torch.onnx.stack_trace", ""))
     return layer or None, line or None
 
 
@@ -72,10 +72,11 @@ def _path_in_name(name: str) -> str:
     return path
 
 
-def _user_frame(trace: str) -> str:
+def user_frame(trace: str) -> str:
     """The innermost frame outside torch itself, with the path as a reader knows it."""
     frames = [(path.replace("\\", "/"), line) for path, line in _FRAME.findall(trace)]
-    own = [frame for frame in frames if not any(mark in frame[0] for mark in _TORCH)]
+    # A path like <eval_with_key>.5 is of code that torch made.
+    own = [(path, n) for path, n in frames if not path.startswith("<") and not any(mark in path for mark in _TORCH)]
     if not own:
         return ""
     path, line = own[-1]

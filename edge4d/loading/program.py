@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import warnings
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import LoadError
@@ -18,13 +20,21 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["load_program"]
+__all__ = ["load_program", "read_program"]
 
 _WEIGHTS, _CONSTANTS, _SAMPLES, _MODELS = "data/weights/", "data/constants/", "data/sample_inputs/", "models/"
 
 
 def load_program(path: Path, *, trust: bool) -> tuple[torch.export.ExportedProgram, nn.Module]:
-    """The exported program of the archive at `path`, and the module it makes.
+    """The exported program of the archive at `path`, and the module it makes (see `read_program`)."""
+    program = read_program(path, trust=trust)
+    with _readable(path):
+        # Without guards: they are source text that torch would compile, and shapes are checked elsewhere.
+        return program, program.module(check_guards=False)
+
+
+def read_program(path: Path, *, trust: bool) -> torch.export.ExportedProgram:
+    """The exported program of the archive at `path`.
 
     `torch.export.load` unpickles weights, constants and example inputs without restriction, evaluates expressions
     and imports names out of the archive's JSON, and opens compiled libraries. So all of that is checked before, with
@@ -37,18 +47,8 @@ def load_program(path: Path, *, trust: bool) -> tuple[torch.export.ExportedProgr
 
     if not trust:
         _check(path)
-    try:
-        with warnings.catch_warnings(), path.open("rb") as stream:
-            warnings.simplefilter("ignore")
-            programs = load_pt2(stream).exported_programs
-            # Without guards: they are source text that torch would compile, and shapes are checked elsewhere.
-            modules = [program.module(check_guards=False) for program in programs.values()]
-    except Exception as error:
-        # torch has no error type for an unreadable archive; it raises whatever the damage led to.
-        raise LoadError(
-            f"{path}: a torch.export archive that cannot be read: {_reason(error)}",
-            hint="write it again with torch.export.save, with PyTorch 2.13; if it is a copy, compare the sizes",
-        ) from error
+    with _readable(path), path.open("rb") as stream:
+        programs = load_pt2(stream).exported_programs
     if len(programs) != 1:
         names = ", ".join(sorted(programs)) or "none (compiled code only)"
         raise LoadError(
@@ -56,7 +56,21 @@ def load_program(path: Path, *, trust: bool) -> tuple[torch.export.ExportedProgr
             hint="save one model with torch.export.save(program, path)",
         )
     (program,) = programs.values()
-    return program, modules[0]
+    return program
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except Exception as error:
+        # torch has no error type for an unreadable archive; it raises whatever the damage led to.
+        raise LoadError(
+            f"{path}: a torch.export archive that cannot be read: {_reason(error)}",
+            hint="write it again with torch.export.save, with PyTorch 2.13; if it is a copy, compare the sizes",
+        ) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -24,7 +24,10 @@ class Suspicion(Exception):
 _PLAIN = re.compile(r"[\w\-./:+@#$<> ]*")
 _IDENTIFIER = re.compile(r"([^\W\d]\w*)?")
 _KEY = re.compile(r"[\w.\-]*")
-_LITERAL = re.compile(r"[^\\'\"\x00-\x1f\x7f]*")
+# The second form is what torch.export itself writes about a size that depends on data.
+_LITERAL = re.compile(
+    r"[^\\'\"\x00-\x1f\x7f]*|Runtime assertion failed for expression [^\\'\"\x00-\x1f\x7f]* on node '\w*'"
+)
 _SYMBOL_TEXT = re.compile(r"[^\W\d]\w*|-?\d[\d.e+\-]*")
 _SYM_FUNCTION = re.compile(r"torch\.(_sym|sym)_[a-z]+|math\.[a-z0-9]+|_operator\.[a-z_]+")
 
