@@ -129,3 +129,54 @@ def test_the_pre_commit_hook(runner):
     )
     assert bad.returncode == 1
     assert "E4D003" in bad.stdout
+
+
+# ---- the README's workflow ------------------------------------------------------------------------------------------
+
+
+def readme_steps() -> list[str]:
+    """The scripts of the workflow in the README, without the one that installs edge4d."""
+    (text,) = re.findall(r"^```yaml\n(on: .*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.S | re.M)
+    (job,) = yaml.safe_load(text)["jobs"].values()
+    scripts = [step["run"] for step in job["steps"] if "run" in step]
+    assert scripts[0].startswith("pip install edge4d-")
+    return scripts[1:]
+
+
+def run_steps(work: Path) -> tuple[int, str]:
+    """As a runner does: one script after the other, up to the first that fails."""
+    bin_folder = work.parent / "temp" / "edge4d" / "bin"
+    env = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    env["GITHUB_STEP_SUMMARY"] = str(work.parent / "summary")
+    said = ""
+    for script in readme_steps():
+        done = subprocess.run(["bash", "-e", "-c", script], cwd=work, env=env, capture_output=True, text=True)
+        said += done.stdout + done.stderr
+        if done.returncode:
+            return done.returncode, said
+    return 0, said
+
+
+def test_the_workflow_of_the_readme_blocks_a_5d_model_and_passes_its_export(runner):
+    (runner / "net.py").write_text(
+        "import torch\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.stem = torch.nn.Conv3d(3, 4, 3)\n\n    def forward(self, clip):\n"
+        "        return self.stem(clip).relu().mean((2, 3, 4))\n\n\n"
+        "if __name__ == '__main__':\n    program = torch.export.export(Net().eval(), (torch.zeros(1, 3, 4, 8, 8),))\n"
+        "    torch.export.save(program, 'net.pt2')\n"
+        "    torch.onnx.export(program, f='deploy/net.onnx', verbose=False)\n"
+    )
+    (runner / "deploy").mkdir()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    subprocess.run([sys.executable, "net.py"], cwd=runner, env=env, check=True, capture_output=True)
+    code, said = run_steps(runner)
+    assert code == 1
+    assert "::error file=net.py,line=10,title=E4D003 three-axis-operator::deploy/net.onnx: Conv" in said
+    assert "(stem, net.py:10)" in said
+    exported = [sys.executable, "-m", "edge4d", "export", "net.pt2", "-o", "deploy/net.onnx", "--force"]
+    subprocess.run(exported, cwd=runner, env=env, check=True, capture_output=True)
+    assert run_steps(runner) == (0, "")
+    (runner / "deploy" / "net.pt2").write_bytes((runner / "net.pt2").read_bytes())
+    code, said = run_steps(runner)
+    assert code == 1
+    assert "::error file=net.py,line=10,title=E4D003 three-axis-operator::deploy/net.pt2: aten.conv3d.default" in said
