@@ -245,7 +245,8 @@ def test_a_file_that_is_no_record_is_refused(tmp_path, capsys, text, said):
 
 
 def test_the_committed_records_can_be_read():
-    files = sorted((Path(compare.__file__).parent / "results").glob("*.jsonl"))
+    folder = Path(compare.__file__).parent / "results"
+    files = sorted(path for path in folder.glob("*.jsonl") if not path.name.startswith("gate-"))
     for path in files:
         for row in compare.read_rows(path):
             assert row["parity"]["max_error_of_range"] <= LIMIT

@@ -25,6 +25,8 @@ __all__ = ["CouldNotInfer", "infer_shapes", "inline_functions", "warm_up"]
 TIME_LIMIT_S = 10.0
 """Seconds that a request may take, and `TIME_LIMIT_S_PER_MB` more for each megabyte of the model without weights."""
 TIME_LIMIT_S_PER_MB = 10.0
+START_LIMIT_S = 120.0
+"""Seconds until the process is ready: it imports onnx, which takes a while on a small or busy machine."""
 
 DIED = b"!"
 """Status of a request that was too much, whether or not the process survived it."""
@@ -113,6 +115,7 @@ class _Worker:
             env=os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
         )
         self._late = False
+        self._ready = False
 
     @property
     def alive(self) -> bool:
@@ -121,12 +124,19 @@ class _Worker:
 
     def ask(self, order: bytes, data: bytes, seconds: float) -> tuple[bytes, bytes]:
         """Status and answer; a process that had to be ended answers like one that refused."""
+        if not self._ready:
+            status, answer = self._in_time(START_LIMIT_S, b"")
+            if status == DIED:
+                return status, answer
+            self._ready = True
+        return self._in_time(seconds, HEADER.pack(order, len(data)) + data)
+
+    def _in_time(self, seconds: float, request: bytes) -> tuple[bytes, bytes]:
         timer = threading.Timer(seconds, self._stop_late)
         timer.start()
         try:
             stdin = cast("BinaryIO", self._process.stdin)
-            stdin.write(HEADER.pack(order, len(data)))
-            stdin.write(data)
+            stdin.write(request)
             stdin.flush()
             status, length = HEADER.unpack(self._read(HEADER.size))
             if length > _LARGEST:

@@ -58,7 +58,9 @@ class Facts:
             return [Value(name, entry.type)]
         if scope.owner is not None:
             site, key = scope.owner
-            return [one.formals[key][i] for one in self.at.get(site.index, ())] or [Value(name)]
+            # A reference to an attribute of the call, in a node that has a graph of its own too, puts it aside.
+            met = [one.formals.get(key, ()) for one in self.at.get(site.index, ())]
+            return [formals[i] if i < len(formals) else Value(name) for formals in met] or [Value(name)]
         return []  # an input of a function is a value of its caller, and looked at there
 
     @cached_property

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edge4d.validators.inventory import normal_domain
-from edge4d.validators.values import Value
+from edge4d.validators.values import Value, array_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,16 +54,10 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Value]) -> onnx.TensorProto | No
 
 
 def _array(value: Value) -> Array | None:
-    from onnx import numpy_helper
-
     data = value.data
     if data is None or data.data_type not in _INTEGERS or len(data.dims) > 1 or sum(data.dims) > _MOST:
         return None
-    try:
-        array: Array = numpy_helper.to_array(data)
-    except (ValueError, TypeError):  # bytes that do not fit the tensor's own shape
-        return None
-    return array
+    return array_of(data)
 
 
 def _of_shape(node: onnx.NodeProto, value: Value) -> Array | None:
@@ -117,13 +111,12 @@ def _slice(arrays: list[Array], attributes: Mapping[str, Any]) -> Array | None:
 
 def _constant_of_shape(arrays: list[Array], attributes: Mapping[str, Any]) -> Array | None:
     import numpy as np
-    from onnx import numpy_helper
 
     (shape,) = arrays
     if "value" not in attributes or shape.size != 1 or not 0 <= int(shape.ravel()[0]) <= _MOST:
         return None
-    value = numpy_helper.to_array(attributes["value"].t)
-    return np.full(int(shape.ravel()[0]), value.ravel()[0], value.dtype)
+    value = array_of(attributes["value"].t)
+    return None if value is None else np.full(int(shape.ravel()[0]), value.ravel()[0], value.dtype)
 
 
 def _range(arrays: list[Array], attributes: Mapping[str, Any]) -> Array | None:

@@ -1,7 +1,8 @@
 """The process in which ONNX's own C++ works on a file that nobody vouches for.
 
 A request is an order of one byte, eight bytes that state a length, and a model of that length; a reply is the same with
-``+`` and a model, ``-`` and what is wrong with it, or ``!`` and what was too much. It ends when its input does.
+``+`` and a model, ``-`` and what is wrong with it, or ``!`` and what was too much. An empty reply before
+the first request says that it is ready. It ends when its input does.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main() -> int:
     os.dup2(2, 1)
     from onnx import ModelProto, inliner, shape_inference
 
+    _say(replies, b"+", b"")  # ready
     while len(head := sys.stdin.buffer.read(HEADER.size)) == HEADER.size:
         order, length = HEADER.unpack(head)
         data = sys.stdin.buffer.read(length)

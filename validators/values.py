@@ -6,15 +6,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
 
     from edge4d.validators.findings import Shape
 
 __all__ = [
     "Value",
+    "array_of",
     "element_type",
     "fill_sizes",
     "numbers_of",
@@ -119,15 +121,21 @@ def ranked_type(rank: int, elem: int, length: int | None = None) -> onnx.TypePro
 
 def numbers_of(inputs: Sequence[Value], i: int) -> list[float]:
     """The numbers of a small constant input, none when it is missing or not constant."""
+    array = array_of(inputs[i].data) if i < len(inputs) else None
+    return [] if array is None else [float(number) for number in array.ravel()]
+
+
+def array_of(data: onnx.TensorProto | None) -> np.ndarray[Any, Any] | None:
+    """The numbers of a tensor; None where there are none, or bytes that do not fit what the tensor says of itself."""
     from onnx import numpy_helper
 
-    data = inputs[i].data if i < len(inputs) else None
     if data is None or data.data_type not in _NUMERIC:
-        return []
+        return None
     try:
-        return [float(number) for number in numpy_helper.to_array(data).ravel()]
-    except (ValueError, TypeError):  # bytes that do not fit the tensor's own shape: inference can tell nothing either
-        return []
+        array: np.ndarray[Any, Any] = numpy_helper.to_array(data)
+    except (ValueError, TypeError):
+        return None
+    return array
 
 
 def fill_sizes(target: onnx.GraphProto, source: onnx.GraphProto) -> bool:
