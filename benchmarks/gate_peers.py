@@ -13,34 +13,60 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from onnx import ModelProto
 
 from edge4d.files import atomic_write
+from edge4d.validators import check_rank
 from tests.validators.corpus import CASES, Case
 
 __all__ = ["GROUPS", "PEERS", "main", "table"]
 
 _LIMIT_S = 120
 
-# The call, after the environment's own interpreter or beside it.
-PEERS: Mapping[str, Callable[[str], list[str]]] = {
-    "onnx.checker (full_check)": lambda path: [
-        "python", "-c", "import onnx, sys; onnx.checker.check_model(sys.argv[1], full_check=True)", path,
+# A console script by its name and arguments, or a piece of Python after "-c"; the path of the model comes last.
+PEERS: Mapping[str, list[str]] = {
+    "onnx.checker (full_check)": ["-c", "import onnx; onnx.checker.check_model(path, full_check=True)"],
+    "ONNX Runtime session": [
+        "-c", "import onnxruntime; onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])",
     ],
-    "ONNX Runtime session": lambda path: [
-        "python", "-c",
-        "import onnxruntime, sys; onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])", path,
-    ],
-    "polygraphy check lint": lambda path: ["polygraphy", "check", "lint", path],
-    "onnx-doctor check": lambda path: ["onnx-doctor", "check", path],
-    "trtcheck": lambda path: ["trtcheck", path],
-    "onnxsim": lambda path: [
-        "python", "-c", "import onnxsim, sys; sys.exit(not onnxsim.simplify(sys.argv[1])[1])", path,
-    ],
+    "polygraphy check lint": ["polygraphy", "check", "lint"],
+    "onnx-doctor check": ["onnx-doctor", "check"],
+    "trtcheck": ["trtcheck"],
+    "onnxsim": ["-c", "import onnxsim; assert onnxsim.simplify(path)[1]"],
 }  # fmt: skip
+
+# Imports once, then forks for each model: a tool that dies or hangs takes nothing with it.
+_DRIVER = """
+import importlib.metadata, json, os, signal, sys
+import numpy, onnx, onnxruntime, onnxsim
+words, limit = json.loads(sys.argv[1]), int(sys.argv[2])
+scripts = {e.name: e for e in importlib.metadata.entry_points(group="console_scripts")}
+main = None if words[0] == "-c" else scripts[words[0]].load()
+for line in sys.stdin:
+    path = line.rstrip()
+    if child := os.fork():
+        print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])), flush=True)
+        continue
+    signal.alarm(limit)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    code = 1
+    try:
+        if main is None:
+            exec(words[1], {"path": path})
+            code = 0
+        else:
+            sys.argv = [*words, path]
+            code = main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        pass
+    os._exit(code if isinstance(code, int) else int(code is not None))
+"""
 
 GROUPS: Mapping[str, Callable[[Case], bool]] = {
     "above rank 4, or three axes": lambda case: bool({"E4D001", "E4D003"} & case.codes),
@@ -53,12 +79,23 @@ GROUPS: Mapping[str, Callable[[Case], bool]] = {
 _PACKAGES = ("onnx", "onnxruntime", "polygraphy", "onnx-doctor", "trtcheck", "onnxsim")
 
 
-def _flags(words: Sequence[str]) -> bool:
-    try:
-        done = subprocess.run(words, capture_output=True, timeout=_LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return True
-    return done.returncode != 0
+def flags(python: Path, words: Sequence[str], paths: Sequence[Path]) -> list[bool]:
+    """Which of the models a tool exits with an error for, or does not come back from.
+
+    Raises:
+        RuntimeError: the tool cannot be started at all.
+    """
+    done = subprocess.run(
+        [str(python), "-c", _DRIVER, json.dumps(words), str(_LIMIT_S)],
+        input="".join(f"{path}\n" for path in paths),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    codes = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(codes) != len(paths):
+        raise RuntimeError(f"{words[0]}: {done.stderr.strip()[-500:]}")
+    return [code != 0 for code in codes]
 
 
 def _with_output_shapes(proto: ModelProto) -> ModelProto:
@@ -81,18 +118,10 @@ def survey(python: Path, folder: Path, names: Sequence[str]) -> dict[str, dict[s
     own = {name: folder / f"{name}.onnx" for name in names}
     for name, path in own.items():
         path.write_bytes(_with_output_shapes(CASES[name].make()).SerializeToString())
-    calls = {
-        "edge4d verify": lambda path: [sys.executable, "-m", "edge4d", "verify", "--quiet", path],
-        **{
-            tool: lambda path, words=words: [str(python.parent / words(path)[0]), *words(path)[1:]]
-            for tool, words in PEERS.items()
-        },
-    }
-    with ThreadPoolExecutor(2) as pool:
-        for tool, words in calls.items():
-            print(tool, "…", file=sys.stderr, flush=True)
-            answers = pool.map(_flags, [words(str(path)) for path in own.values()])
-            found[tool] = dict(zip(own, answers, strict=True))
+    found["edge4d verify"] = {name: not check_rank(path).ok for name, path in own.items()}
+    for tool, words in PEERS.items():
+        print(tool, "…", file=sys.stderr, flush=True)
+        found[tool] = dict(zip(own, flags(python, words, list(own.values())), strict=True))
     return found
 
 

@@ -78,6 +78,13 @@ def test_the_table_counts_what_is_flagged():
     assert "| one | 1 | 0 | 0 | 0 |" in text
 
 
-def test_an_exit_code_is_a_flag():
-    assert gate_peers._flags([sys.executable, "-c", "raise SystemExit(1)"])
-    assert not gate_peers._flags([sys.executable, "-c", "pass"])
+def test_an_error_an_exit_code_and_a_crash_are_flags(tmp_path):
+    paths = [tmp_path / name for name in ("good", "raises", "exits", "dies")]
+    code = (
+        "import os, sys; "
+        "'raises' in path and 1 / 0; 'exits' in path and sys.exit(3); 'dies' in path and os.kill(os.getpid(), 11)"
+    )
+    python = Path(sys.executable)
+    assert gate_peers.flags(python, ["-c", code], paths) == [False, True, True, True]
+    with pytest.raises(RuntimeError, match="nosuchtool"):
+        gate_peers.flags(python, ["nosuchtool"], paths)
