@@ -66,7 +66,7 @@ def verify(
         for result in _check(path, limits)
     ]
     reports = [result for result in results if not isinstance(result, Unreadable)]
-    notes = []
+    notes = list(_links(paths))
     if write_baseline is not None:
         known = Baseline.of(write_baseline.parent, reports)
         atomic_write(write_baseline, known.to_json().encode())
@@ -104,6 +104,16 @@ def _below(folder: Path) -> Iterator[Path]:
     for home, folders, names in os.walk(folder):  # does not follow links to folders, so it ends
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(home, name) for name in names if Path(name).suffix.lower() in _SUFFIXES)
+
+
+def _links(paths: Sequence[Path]) -> Iterator[str]:
+    """What was left out below folders, to be told."""
+    for path in paths:
+        for home, folders, _ in os.walk(path):
+            for name in folders:
+                if Path(home, name).is_symlink() and not name.startswith("."):
+                    yield f"{Path(home, name)} is a link to a folder and was not followed; name it to check it too"
+            folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def _check(path: Path, limits: Limits) -> Iterator[Report | Unreadable]:

@@ -120,6 +120,8 @@ def test_the_gate_needs_no_pytorch(runner):
 def test_the_pre_commit_hook(runner):
     (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text("utf-8"))
     assert re.search(hook["files"], "a/b.onnx")
+    assert re.search(hook["files"], "a/b.pt2")
+    assert not re.search(hook["files"], "a/b.pt")
     command = [sys.executable, "-m", *hook["entry"].split()]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     good = subprocess.run([*command, "good/m 1.onnx"], cwd=runner, env=env, capture_output=True, text=True)

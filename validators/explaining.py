@@ -27,7 +27,7 @@ by the operator's attributes and by the ranks of what it works on, in fused, qua
 no rank is known. At --max-rank 5 and more such operators are what the target takes, and nothing is said.""",
     "E4D004": """
 The file was read, and there was nothing in it that has a rank. A gate that passes an empty file proves nothing, so this
-fails. It cannot be put in a baseline.""",
+fails. It cannot be ignored, made a warning or put in a baseline.""",
     "E4D005": """
 A shape that the file declares (value_info, a graph output, a subgraph's input) has another number of axes than the
 graph gives. Tools that trust the declaration see another model than the runtime does. The gate trusts the graph.""",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge4d.errors import Edge4dError, RuntimeUnavailable, UsageError
+from edge4d.errors import Edge4dError, UsageError
 
 __all__ = ["CandidateFps", "FpsReport", "Samples", "bench", "machine", "percentile", "summarise"]
 
@@ -40,7 +40,7 @@ class Samples:
         peak_rss_mib: the same after all runs.
         details: runtime, version, provider, threads, input shapes…
         failure: why it gave no numbers.
-        unavailable: the reason is a runtime or a device that is missing here.
+        exit_code: what the command ends with because of that: 1, or 2 for a file that cannot be read, …
         incomparable: why its numbers must not be set against the reference's.
     """
 
@@ -53,7 +53,7 @@ class Samples:
     peak_rss_mib: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
-    unavailable: bool = False
+    exit_code: int = 1
     incomparable: str | None = None
 
 
@@ -74,7 +74,7 @@ class CandidateFps:
         peak_rss_mib: the same after all runs, the interpreter and the runtime's libraries included.
         details: runtime, version, provider, threads, input shapes.
         failure: why there are no numbers.
-        unavailable: the reason is a runtime or a device that is missing here.
+        exit_code: 0 with numbers; else what the command ends with because of that failure.
         incomparable: why there is no speedup although there are numbers.
     """
 
@@ -90,7 +90,7 @@ class CandidateFps:
     peak_rss_mib: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     failure: str | None = None
-    unavailable: bool = False
+    exit_code: int = 0
     incomparable: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,11 +121,9 @@ class FpsReport:
 
     @property
     def exit_code(self) -> int:
-        """0; 3 when all that failed is for want of a runtime or device; 1 when anything else failed."""
-        failed = [candidate for candidate in self.candidates if candidate.failure is not None]
-        if failed and all(candidate.unavailable for candidate in failed):
-            return 3
-        return 0 if self.ok else 1
+        """What weighs most of the candidates' own: 70, 2, 1, then 3; 1 for a report without candidates."""
+        found = {candidate.exit_code for candidate in self.candidates}
+        return next((code for code in (70, 2, 1, 3) if code in found), 0) if found else 1
 
     def slower_than(self, speedup: float) -> tuple[str, ...]:
         """Names of the candidates whose speedup is below this one, or is not known; the reference is not among them."""
@@ -202,7 +200,7 @@ def bench(
         except Exception as error:  # whatever the candidate raises is its own failure, and is reported as that
             words = error.message if isinstance(error, Edge4dError) else f"{type(error).__name__}: {error}"
             samples.failure = words
-            samples.unavailable = isinstance(error, RuntimeUnavailable)
+            samples.exit_code = error.exit_code if isinstance(error, Edge4dError) else 1
             return None
 
     for name in candidates:
@@ -237,7 +235,7 @@ def summarise(gathered: Mapping[str, Samples], *, rounds: int, warmup: int) -> F
 
 def _line(name: str, samples: Samples, reference: Samples) -> CandidateFps:
     if samples.failure is not None:
-        return CandidateFps(name, details=samples.details, failure=samples.failure, unavailable=samples.unavailable)
+        return CandidateFps(name, details=samples.details, failure=samples.failure, exit_code=samples.exit_code)
     calls = [ns * _MS for turn in samples.run_ns for ns in turn]
     median = percentile(calls, 50)
     speedup = None

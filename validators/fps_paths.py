@@ -174,8 +174,7 @@ class _Worker:
             return None
         answer: dict[str, Any] = json.loads(line)
         if answer["event"] == "error":
-            self._samples.failure = answer["message"]
-            self._samples.unavailable = answer["unavailable"]
+            self._samples.failure, self._samples.exit_code = answer["message"], answer["exit_code"]
             return None
         return answer
 

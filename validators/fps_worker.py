@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from edge4d.errors import Edge4dError, RuntimeUnavailable, UsageError
+from edge4d.errors import Edge4dError, UsageError
 from edge4d.exporters import has_runtime
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def main() -> int:
                 copies = [one.copy_ns for one in spent if one.copy_ns is not None]
                 _say(replies, "times", {"run_ns": [one.run_ns for one in spent], "pack_ns": packs, "copy_ns": copies})
         except Edge4dError as error:
-            _say(replies, "error", {"message": str(error), "unavailable": isinstance(error, RuntimeUnavailable)})
+            _say(replies, "error", {"message": str(error), "exit_code": error.exit_code})
     return 0
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from edge4d.errors import UsageError
 from edge4d.validators.explaining import matching_codes
 from edge4d.validators.findings import CODES, FailOn, Finding, Report
 
 __all__ = ["Selection"]
 
+_ALWAYS = frozenset({"E4D004"})
+
 
 @dataclass(frozen=True)
 class Selection:
     """What the user asked for.
+
+    That nothing was checked is never left out, and never a warning.
 
     Attributes:
         keep: codes that are shown.
@@ -36,10 +41,16 @@ class Selection:
         """From what stands on a command line: codes, beginnings of codes or names, also joined by commas.
 
         Raises:
-            UsageError: one that matches no rule.
+            UsageError: one that matches no rule, or several that leave none.
         """
         chosen, left_out, mild = _codes(select), _codes(ignore), _codes(warn)
-        return cls((chosen or frozenset(CODES)) - left_out, mild, fail_on)
+        keep = (chosen or frozenset(CODES)) - left_out
+        if not keep - _ALWAYS:
+            raise UsageError(
+                "--select and --ignore leave no rule, so nothing would be checked",
+                hint="--fail-on never tells all and fails on nothing",
+            )
+        return cls(keep | _ALWAYS, mild - _ALWAYS, fail_on)
 
     def apply(self, report: Report) -> Report:
         """The report with the findings that count; the others are counted in its `set_aside`."""

@@ -33,8 +33,8 @@ def command(
 
     Each model runs in a process of its own, .onnx and .ort files on ONNX Runtime, engines on their runtimes, anything
     else on PyTorch, and they take turns. Only the runtime's work is timed; packing has its own column. Memory is the
-    high-water mark of the whole process. The exit code is 1 if a model fails to run, 3 if its runtime or device is not
-    there.
+    high-water mark of the whole process. The exit code is 1 if a model fails to run or is too slow, 2 if one cannot be
+    read, and 3 if all that is missing is a runtime or a device.
 
     Examples:
         edge4d bench model.pt2 model.onnx
@@ -65,4 +65,4 @@ def command(
     slow = report.slower_than(min_speedup) if min_speedup is not None else ()
     for name in slow:
         print_error(f"{name} is not {min_speedup:g} times as fast as {reference}")
-    return report.exit_code or (1 if slow else 0)
+    return max(report.exit_code, 1 if slow else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -30,10 +31,12 @@ def test_json(model, capsys):
     assert report["rounds"] == 2
 
 
-def test_a_failing_model_exits_with_1(model, tmp_path, capsys):
+def test_a_model_that_cannot_be_read_exits_with_2_and_the_others_are_still_measured(model, tmp_path, capsys):
     (tmp_path / "bad.onnx").write_bytes(b"nonsense")
-    assert main(["bench", str(model), str(tmp_path / "bad.onnx"), "--rounds", "1"]) == 1
-    assert "bad.onnx failed" in capsys.readouterr().out
+    assert main(["bench", str(model), str(tmp_path / "bad.onnx"), "--rounds", "1", "--min-speedup", "1"]) == 2
+    out = capsys.readouterr().out
+    assert "bad.onnx failed" in out
+    assert re.search(r"^m\.onnx +[0-9.]+", out, re.M)
 
 
 def test_a_speedup_that_is_not_reached_exits_with_1(model, tmp_path, capsys):

@@ -76,6 +76,20 @@ def test_folders(tmp_path, files, capsys):
     assert main(["verify"]) == 2
 
 
+def test_links_to_folders_are_not_followed_but_told(tmp_path, files, capsys):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    onnx.save(zoo.plain(), tmp_path / "one" / "m.onnx")
+    onnx.save(zoo.conv3d(), tmp_path / "other" / "m.onnx")
+    (tmp_path / "one" / "loop").symlink_to(tmp_path / "one")
+    assert main(["verify", str(tmp_path / "one")]) == 0
+    assert f"{tmp_path / 'one' / 'loop'} is a link to a folder and was not followed" in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(tmp_path / "other")
+    assert main(["verify", str(tmp_path / "link")]) == 1
+    (tmp_path / "one" / "gone.onnx").symlink_to("nowhere")
+    assert main(["verify", str(tmp_path / "one")]) == 2
+
+
 def test_explain_and_list_rules(capsys):
     assert main(["verify", "--explain", "e4d002"]) == 0
     assert "never assumes" in capsys.readouterr().out

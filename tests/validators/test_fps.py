@@ -129,6 +129,8 @@ def test_a_callable_that_raises_is_reported_and_the_others_go_on():
     report = bench({"ok": lambda: None, "broken": broken}, rounds=2)
     assert report.candidates[0].samples == 2
     assert report.candidates[1].failure == "RuntimeError: out of luck"
+    assert [candidate.exit_code for candidate in report.candidates] == [0, 1]
+    assert report.exit_code == 1
     assert not report.ok
 
 
@@ -234,6 +236,7 @@ def test_an_unreadable_file_fails_alone(model, tmp_path):
     report = bench_paths([model, tmp_path / "bad.onnx"], rounds=1)
     assert report.candidates[0].samples == 1
     assert "bad.onnx is no ONNX model" in report.candidates[1].failure
+    assert report.exit_code == 2
     assert not report.ok
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from edge4d.errors import UsageError
 from edge4d.validators import check_rank
-from edge4d.validators.baseline import Baseline
+from edge4d.validators.baseline import Baseline, Known
 from edge4d.validators.explaining import explain, list_rules, matching_codes
 from edge4d.validators.findings import CODES, UNPROVEN
 from edge4d.validators.gate import GateReport, Unreadable
@@ -64,6 +64,21 @@ def test_what_fails(fail_on, warn, code, ok):
     report = Selection.of(warn=warn, fail_on=fail_on).apply(check_rank(zoo.conv3d()))
     assert (report.exit_code, report.ok) == (code, ok)
     assert GateReport((report,)).exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("select", "ignore"), [((), ("ALL",)), ((), ("E4D",)), (("E4D003",), ("three-axis-operator",)), (("E4D004",), ())]
+)
+def test_a_selection_that_leaves_no_rule_is_refused(select, ignore):
+    with pytest.raises(UsageError, match="leave no rule"):
+        Selection.of(select, ignore)
+
+
+def test_that_nothing_was_checked_always_fails():
+    report = check_rank(zoo.empty_graph())
+    assert "E4D004" in {item.code for item in report.findings}
+    for selection in (Selection.of(select=["E4D003"]), Selection.of(ignore=["E4D004"]), Selection.of(warn=["ALL"])):
+        assert selection.apply(report).exit_code == 1
 
 
 def test_verdicts():
@@ -125,8 +140,34 @@ def test_that_nothing_was_checked_is_never_known(tmp_path):
     report = _saved(tmp_path, zoo.empty_graph)
     known = Baseline.of(tmp_path, [report])
     assert [f.code for f in known.apply(report).findings] == ["E4D004"]
-    forged = Baseline(tmp_path, frozenset(known.entry(report, f) for f in report.findings))
+    forged = Baseline(tmp_path, tuple(Known(known.entry(report, f)) for f in report.findings))
     assert not forged.apply(report).ok
+
+
+def _in_layers(*layers):
+    """Two Conv3d in a row, their nodes numbered as an exporter likes, in these layers."""
+    first = zoo.node("Conv", "x w", "a", name=f"node_{layers[0]}_7")
+    second = zoo.node("Conv", "a w", "b", name=f"node_{layers[1]}_8")
+    for made, layer in ((first, layers[0]), (second, layers[1])):
+        made.metadata_props.add(key="edge4d.layer", value=layer.partition("@")[0])
+    clip = ("x", [1, 4, 5, 5, 5])
+    return zoo.model(first, second, inputs=(clip,), outputs=(("b", None),), weights=(zoo.floats("w", 4, 4, 1, 1, 1),))
+
+
+def test_a_node_that_got_another_name_in_the_same_layer_is_still_known(tmp_path):
+    known = Baseline.of(tmp_path, [_saved(tmp_path, lambda: _in_layers("stem", "head"))])
+    assert known.apply(_saved(tmp_path, lambda: _in_layers("stem@2", "head@2"))).ok
+    report = _saved(tmp_path, lambda: _in_layers("stem@2", "neck"))
+    again = Baseline(tmp_path, known.known)
+    assert {item.where.layer for item in again.apply(report).findings} == {"neck"}
+    assert again.gone([report]) == 2  # of the layer that went: its operator and its result
+
+
+def test_a_known_finding_makes_up_for_one_only(tmp_path):
+    known = Baseline.of(tmp_path, [_saved(tmp_path, lambda: _in_layers("stem", "head"))])
+    report = _saved(tmp_path, lambda: _in_layers("stem@2", "stem@3"))
+    assert {item.code for item in known.apply(report).findings} == {"E4D001", "E4D003"}
+    assert len(known.apply(report).findings) > 0
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge4d.validators.formats.places import relative, source_place
+from edge4d.validators.formats.places import relative, source_place, told
 from edge4d.validators.gate import Unreadable
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ def _annotation(report: Report, item: Finding, root: Path) -> str:
     source = source_place(item.where.line, root)
     place: dict[str, str] = {"file": model} if source is None else {"file": source[0], "line": str(source[1])}
     place["title"] = f"{item.code} {item.name}"
-    at = item.where.to_text()
-    text = f"{at}: {item.message}" if at else item.message
-    if source is not None:
-        text = f"{model}: {text}"
+    text = told(report, item) if source is None else f"{model}: {told(report, item)}"
     return _command(item.severity, place, f"{text}\n{item.hint}")
 
 

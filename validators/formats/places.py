@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-__all__ = ["relative", "source_place", "uri"]
+if TYPE_CHECKING:
+    from edge4d.validators.findings import Finding, Report
+
+__all__ = ["relative", "source_place", "told", "uri"]
 
 
 def relative(path: str, root: Path) -> str:
@@ -34,4 +38,10 @@ def source_place(line: str | None, root: Path) -> tuple[str, int] | None:
 
 def uri(path: str) -> str:
     """A path as a URI reference."""
-    return quote(path, safe="/")
+    return quote(path, safe="/", errors="surrogateescape")  # file names may hold bytes that are no text
+
+
+def told(report: Report, item: Finding) -> str:
+    """Profile, place and message in one line, for forms that show a finding by itself."""
+    parts = (str(report.settings.get("profile", "")), item.where.to_text(), item.message)
+    return ": ".join(part for part in parts if part)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge4d._version import __version__
 from edge4d.validators.baseline import Baseline, fingerprint
 from edge4d.validators.explaining import explain, list_rules
-from edge4d.validators.formats.places import relative, source_place, uri
+from edge4d.validators.formats.places import relative, source_place, told, uri
 from edge4d.validators.gate import Unreadable
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _invocation(gate: GateReport, root: Path) -> dict[str, Any]:
     notes = [
         {
             "level": "error",
-            "message": {"text": item.message},
+            "message": {"text": _message(item.message)},
             "locations": [{"physicalLocation": {"artifactLocation": _artifact(relative(item.path, root))}}],
         }
         for item in gate.results
@@ -83,13 +83,11 @@ def _result(report: Report, item: Finding, rule: int, root: Path) -> dict[str, A
         physical = {"artifactLocation": _artifact(source[0]), "region": {"startLine": source[1]}}
         location = {"physicalLocation": physical}
     location["logicalLocations"] = [_logical(item)]
-    at = item.where.to_text()
-    message = f"{at}: {item.message}" if at else item.message
     result: dict[str, Any] = {
         "ruleId": item.code,
         "ruleIndex": rule,
         "level": item.severity,
-        "message": {"text": f"{message}. To do: {item.hint}"},
+        "message": {"text": _message(f"{told(report, item)}. To do: {item.hint}")},
         "locations": [location],
         "partialFingerprints": {"edge4dFinding/v1": fingerprint(Baseline(root).entry(report, item))},
     }
@@ -101,6 +99,11 @@ def _result(report: Report, item: Finding, rule: int, root: Path) -> dict[str, A
     if item.source is not None:
         properties["source"] = item.source
     return {**result, "properties": properties} if properties else result
+
+
+def _message(text: str) -> str:
+    """Braces stand for arguments in a message, and brackets before a parenthesis for a link; names hold neither."""
+    return text.replace("{", "{{").replace("}", "}}").replace("](", "] (")
 
 
 def _logical(item: Finding) -> dict[str, str]:

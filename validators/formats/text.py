@@ -79,10 +79,11 @@ def _headline(report: Report, paint: Paint) -> str:
     if "profile" not in report.settings and report.verdict == "unknown":
         mark = paint("✗", _RED)
     profile = f" on {report.settings['profile']}" if "profile" in report.settings else ""
-    verdict = f" {report.verdict}," if profile else ""
+    # Of a device the verdict has three values; without one the list of findings says all.
+    found = [str(report.verdict)] if profile else []
+    found += [summary_line(report)] if report.findings or not profile else []
     return (
-        f"{mark} {paint(visible(report.path or 'model'), _BOLD)}{profile}:{verdict} {summary_line(report)} "
-        f"({checked_line(report)})"
+        f"{mark} {paint(visible(report.path or 'model'), _BOLD)}{profile}: {', '.join(found)} ({checked_line(report)})"
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,7 +15,7 @@ import pytest
 
 from edge4d.validators.formats import FORMATS, render, text
 from edge4d.validators.formats.places import relative, source_place
-from edge4d.verifying import verify
+from edge4d.verifying import Limits, verify
 from tests.validators import onnx_models as zoo
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -122,6 +124,35 @@ def test_sarif_of_a_file_elsewhere_is_a_file_uri(traced, tmp_path):
     jsonschema.validate(data, SARIF)
     uri = data["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
     assert uri.startswith("file:///") or not uri.startswith("/")
+
+
+def test_sarif_escapes_what_is_markup_in_a_message(folder):
+    proto = zoo.conv3d()
+    proto.graph.node[0].name = "{0} [here](https://example.org)"
+    onnx.save(proto, "m.onnx")
+    result = json.loads(render("sarif", verify([Path("m.onnx")])))["runs"][0]["results"][0]
+    assert "{{0}} [here] (https://example.org)" in result["message"]["text"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of other systems are text")
+@pytest.mark.parametrize("form", FORMATS)
+def test_file_names_that_are_no_text(folder, form):
+    name = os.fsdecode(b"a\xff\n#%.onnx")
+    onnx.save(zoo.conv3d(), name)
+    shown = render(form, verify([Path(name)]))
+    shown.encode("utf-8", "backslashreplace")
+    if form == "sarif":
+        data = json.loads(shown)
+        jsonschema.validate(data, SARIF)
+        physical = data["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
+        assert physical["artifactLocation"]["uri"] == "a%FF%0A%23%25.onnx"
+
+
+@pytest.mark.parametrize("form", ["sarif", "github", "junit", "markdown", "text"])
+def test_a_finding_says_which_profile_it_is_about(traced, form):
+    shown = render(form, verify([Path("m.onnx")], Limits(None, ("rknn", "edgetpu"))))
+    assert "rknn" in shown
+    assert "edgetpu" in shown
 
 
 @pytest.mark.parametrize(
