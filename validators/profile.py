@@ -9,7 +9,7 @@ import datetime
 import difflib
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,8 @@ class Profile:
     @property
     def max_rank(self) -> int | None:
         """The most axes that any value may have; None when nothing is stated about all values."""
-        return min((b.max for b in self.bounds if b.kind == "rank" and not b.operators and b.max), default=None)
+        stated = (b.max for b in self.bounds if b.kind == "rank" and not b.operators)
+        return min((rank for rank in stated if rank is not None), default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
@@ -188,11 +189,11 @@ def _read(path: Path) -> Profile:
 def _checked(path: Path, data: Mapping[str, Any]) -> Profile:
     _fields(path, "the file", data, _TOP, {"notes": str})
     if data["format"] != _FORMAT:
-        raise UsageError(f"profile {path}: format {data['format']}, this edge4d reads {_FORMAT}")
+        raise _wrong(path, f"format {data['format']}, this edge4d reads {_FORMAT}")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", data["name"]):
-        raise UsageError(f"profile {path}: name {data['name']!r}, expected lower-case letters, digits and hyphens")
+        raise _wrong(path, f"name {data['name']!r}, expected lower-case letters, digits and hyphens")
     if not data["bound"]:
-        raise UsageError(f"profile {path}: states no limit, so it would pass everything")
+        raise _wrong(path, "states no limit, so it would pass everything")
     bounds = tuple(_bound(path, i, entry) for i, entry in enumerate(data["bound"], 1))
     return Profile(data["name"], data["title"], data["toolchain"], bounds, data.get("notes", ""), path)
 
@@ -200,41 +201,68 @@ def _checked(path: Path, data: Mapping[str, Any]) -> Profile:
 def _bound(path: Path, number: int, entry: Any) -> Bound:
     place = f"bound {number}"
     if not isinstance(entry, dict):
-        raise UsageError(f"profile {path}: {place} is no table")
+        raise _wrong(path, f"{place} is no table")
     kind = KINDS.get(str(entry.get("kind")))
     if kind is None:
-        raise UsageError(f"profile {path}: {place}: kind {entry.get('kind')!r}, expected one of: {', '.join(KINDS)}")
+        raise _wrong(path, f"{place}: kind {entry.get('kind')!r}, expected one of: {', '.join(KINDS)}")
     place += f" ({entry['kind']})"
     required = {**_ALWAYS, **{key: _MAYBE[key] for key in kind.required}}
     _fields(path, place, entry, required, {key: _MAYBE[key] for key in kind.optional})
     if "max" in kind.optional and "max" not in entry and "min" not in entry:
-        raise UsageError(f"profile {path}: {place}: neither min nor max, so it limits nothing")
+        raise _wrong(path, f"{place}: neither min nor max, so it limits nothing")
     operators = entry.get("operators", [])
     if not all(isinstance(op, str) and op for op in operators) or ("operators" in entry and not operators):
-        raise UsageError(f"profile {path}: {place}: operators, expected names of operators")
-    if any(entry.get(key, 0) < 0 for key in ("min", "max")) or entry.get("min", 0) > entry.get("max", sys.maxsize):
-        raise UsageError(f"profile {path}: {place}: min and max, expected 0 <= min <= max")
+        raise _wrong(path, f"{place}: operators, expected names of operators")
+    _check_operators(path, place, operators)
+    least, most = entry.get("min", 1), entry.get("max", sys.maxsize)
+    if least < 0 or most < max(least, 1):
+        raise _wrong(path, f"{place}: min and max, expected 0 <= min <= max, and max at least 1")
     if entry.get("axis", "width") not in AXES:
-        raise UsageError(f"profile {path}: {place}: axis {entry['axis']!r}, expected one of: {', '.join(AXES)}")
+        raise _wrong(path, f"{place}: axis {entry['axis']!r}, expected one of: {', '.join(AXES)}")
     if entry["confidence"] not in _CONFIDENCE:
-        raise UsageError(
-            f"profile {path}: {place}: confidence {entry['confidence']!r}, expected one of: {', '.join(_CONFIDENCE)}"
-        )
+        raise _wrong(path, f"{place}: confidence {entry['confidence']!r}, expected one of: {', '.join(_CONFIDENCE)}")
     if entry["confidence"] != "own" and not re.match(r"https://\S+$", entry["source"]):
-        raise UsageError(f"profile {path}: {place}: source {entry['source']!r}, expected an https address")
+        raise _wrong(path, f"{place}: source {entry['source']!r}, expected an https address")
     return Bound(**{**entry, "operators": tuple(operators)})
+
+
+def _check_operators(path: Path, place: str, operators: Sequence[str]) -> None:
+    """A name that no operator of ONNX has would never be met, and the limit pass everything."""
+    if not operators:
+        return
+    from onnx import defs
+
+    known = {schema.name for schema in defs.get_all_schemas() if not schema.domain}
+    for op in operators:
+        if op not in known:
+            raise _wrong(path, f"{place}: operators: ONNX has no {op!r}", near=difflib.get_close_matches(op, known, 1))
 
 
 def _fields(
     path: Path, place: str, entry: Mapping[str, Any], required: Mapping[str, type], optional: Mapping[str, type]
 ) -> None:
+    known = [*required, *optional]
+    for key in entry:
+        if key not in known:
+            raise _wrong(path, f"{place}: unknown key {key!r}", near=difflib.get_close_matches(key, known, 1))
     for key in required:
         if key not in entry:
-            raise UsageError(f"profile {path}: {place} lacks {key!r}")
+            raise _wrong(path, f"{place} lacks {key!r}")
     for key, value in entry.items():
-        expected = required.get(key) or optional.get(key)
-        if expected is None:
-            raise UsageError(f"profile {path}: {place}: unknown key {key!r}")
+        expected = required.get(key) or optional[key]
         # A bool is an int to Python, and a time a date: neither is meant here.
         if type(value) is not expected or (isinstance(value, str) and not value.strip()):
-            raise UsageError(f"profile {path}: {place}: {key} is {value!r}, expected a {expected.__name__}")
+            raise _wrong(path, f"{place}: {key} is {value!r:.60}, expected {_WORDS[expected]}")
+
+
+_WORDS: Mapping[type, str] = {
+    int: "an integer",
+    str: "a text",
+    list: "a list",
+    datetime.date: "a date such as 2026-01-31, without quotes",
+}
+
+
+def _wrong(path: Path, what: str, near: Sequence[str] = ()) -> UsageError:
+    hint = f"did you mean {near[0]}?" if near else "docs/gate.md shows a whole profile and the keys of each kind"
+    return UsageError(f"profile {path}: {what}", hint=hint)
