@@ -169,8 +169,9 @@ def test_a_session_outlives_the_thread_that_opened_it(engine):
 )
 def test_a_compiler_does_not_outlive_us(model, tmp_path, number):
     code = (
-        "import sys; from edge4d import exporters; from edge4d.cli import main\n"
+        "import signal, sys; from edge4d import exporters; from edge4d.cli import main\n"
         "from tests.exporters.fakes import Fake\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever runs the tests may have it ignored
         "exporters.get = lambda name: Fake('tells_its_pid_and_hangs')\n"
         "sys.exit(main(sys.argv[1:]))"
     )
