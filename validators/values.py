@@ -126,10 +126,13 @@ def numbers_of(inputs: Sequence[Value], i: int) -> list[float]:
 
 
 def array_of(data: onnx.TensorProto | None) -> np.ndarray[Any, Any] | None:
-    """The numbers of a tensor; None where there are none, or bytes that do not fit what the tensor says of itself."""
+    """The numbers of a tensor; None where there are none, or bytes that do not fit what the tensor says of itself.
+
+    Numbers in another file are not read.
+    """
     from onnx import numpy_helper
 
-    if data is None or data.data_type not in _NUMERIC:
+    if data is None or data.data_type not in _NUMERIC or data.data_location == data.EXTERNAL:
         return None
     try:
         array: np.ndarray[Any, Any] = numpy_helper.to_array(data)

@@ -168,6 +168,18 @@ def test_external_data_of_any_kind_changes_no_verdict(tmp_path, monkeypatch, loc
     assert {name for name in opened if not name.startswith(("/proc", sys.prefix))} <= {str(path)}
 
 
+@pytest.mark.parametrize("op", ["ConstantOfShape", "Constant"])
+def test_external_data_in_an_attribute_is_not_read_either(tmp_path, monkeypatch, op):
+    os.mkfifo(tmp_path / "pipe")  # whoever opens it waits for ever
+    monkeypatch.chdir(tmp_path)
+    tensor = TensorProto(name="v", dims=[1], data_type=I64, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="pipe")
+    nodes = (node(op, "two" if op == "ConstantOfShape" else "", "s", value=tensor), node("Reshape", "x s", "y"))
+    report = check_rank(model(*nodes, weights=[ints("two", 2)], outputs=[("y", None)]))
+    assert report.ok
+    assert report.highest_rank == 4
+
+
 # ---- graphs -------------------------------------------------------------------------------------------------------
 
 
