@@ -47,7 +47,8 @@ def check_exported(
         import torch
     except ImportError as error:
         raise RuntimeUnavailable(
-            "checking a torch.export program needs PyTorch", hint="pip install torch; of the GitHub Action, set pytorch: true"
+            "checking a torch.export program needs PyTorch",
+            hint="pip install torch; of the GitHub Action, set pytorch: true",
         ) from error
     from edge4d.quiet import quiet
     from edge4d.validators.program_values import look_at
