@@ -72,10 +72,10 @@ def test_every_model_of_the_corpus_is_in_one_group():
 
 
 def test_the_table_counts_what_is_flagged():
-    names = ["plain", "hidden_rank_5", "conv_3d", "input_without_shape", "undefined_name"]
+    names = ["plain", "hidden_rank_5", "conv_3d", "conv_2d", "input_without_shape", "undefined_name"]
     text = gate_peers.table({"all": dict.fromkeys(names, True), "one": {name: name == "conv_3d" for name in names}})
-    assert "| all | 2 | 1 | 1 | 1 |" in text
-    assert "| one | 1 | 0 | 0 | 0 |" in text
+    assert "| all | 2 | 1 | 1 | 2 | 0 |" in text
+    assert "| one | 1 | 0 | 0 | 0 | 1 |" in text
 
 
 def test_an_error_an_exit_code_and_a_crash_are_flags(tmp_path):
