@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -19,7 +20,7 @@ from edge4d.cli.output import StdoutError, emit_json, emit_text, flush, print_er
 from edge4d.errors import Edge4dError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
 __all__ = ["VERBS", "run"]
@@ -137,7 +138,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     as_json = "--json" in (args[: args.index("--")] if "--" in args else args)
-    _terminate_like_interrupt()
+    with _terminating_like_interrupt():
+        return _run(args, as_json)
+
+
+def _run(args: list[str], as_json: bool) -> int:
     try:
         try:
             code = _command().main(args=args, prog_name="edge4d", standalone_mode=False)
@@ -181,12 +186,21 @@ class _TerminatedError(BaseException):
     """SIGTERM, raised where the program stands so that temporary files are removed."""
 
 
-def _terminate_like_interrupt() -> None:
+@contextlib.contextmanager
+def _terminating_like_interrupt() -> Iterator[None]:
+    """For as long as the command runs; the caller's own handler is back afterwards."""
+
     def handler(_signal: int, _frame: FrameType | None) -> None:
         raise _TerminatedError
 
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set a handler
+        return
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _abandon_stdout() -> None:
