@@ -164,9 +164,9 @@ class ExportReport:
         if ways:
             said = ", ".join(f"{count} by {way}" for way, count in ways.most_common())
             lines.append(f"  3-D convolutions: {said}; {self.folded} batch norms folded")
-        lines.append(
-            f"  gate   {self.gate.to_text()}" if not self.gate.ok else "  gate   passed: no value above rank 4"
-        )
+        device = self.gate.settings.get("profile")
+        passed = "passed: no value above rank 4" + (f", no stated limit of {device} broken" if device else "")
+        lines.append(f"  gate   {passed if self.gate.ok else self.gate.to_text()}")
         if self.parity is None:
             lines.append("  parity not checked")
         else:

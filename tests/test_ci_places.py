@@ -11,6 +11,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+import torch
 import yaml
 
 from tests.validators import onnx_models as zoo
@@ -182,3 +183,19 @@ def test_the_workflow_of_the_readme_blocks_a_5d_model_and_passes_its_export(runn
     code, said = run_steps(runner)
     assert code == 1
     assert "::error file=net.py,line=10,title=E4D003 three-axis-operator::deploy/net.pt2: aten.conv3d.default" in said
+
+
+def test_without_pytorch_a_program_is_not_passed_over(runner):
+    """Exit code 3 and one line; what a pickle is can be said all the same."""
+    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(1, 2),))
+    torch.export.save(program, runner / "net.pt2")
+    torch.save({"a": 1}, runner / "weights.pt")
+    code = (
+        "import sys\nsys.modules['torch'] = None\nfrom edge4d.cli import main\nsys.exit(main(['verify', sys.argv[1]]))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for name, expected, says in (("net.pt2", 3, "needs PyTorch"), ("weights.pt", 2, "a file of torch.save")):
+        done = subprocess.run([sys.executable, "-c", code, name], cwd=runner, env=env, capture_output=True, text=True)
+        assert done.returncode == expected, done.stderr
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr

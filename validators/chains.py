@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Chains", "Trails"]
 
 _LONGEST = 8  # changes of rank that a chain shows, the last ones
-_UNKNOWN = 10**9  # the weight of an unknown rank
+_UNKNOWN = 10**9  # above every known rank
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class _Link:
         start: the first value of the run of equal ranks that it ends.
         length: how many nodes there are from that first value to it.
         root: the first value of all.
+        fed: whether an input of the graph goes into it, and not only weights and constants.
     """
 
     step: Step
@@ -35,6 +36,7 @@ class _Link:
     start: Hashable
     length: int
     root: Hashable
+    fed: bool
 
 
 class Trails:
@@ -46,24 +48,31 @@ class Trails:
     def __contains__(self, key: Hashable) -> bool:
         return key in self._links
 
-    def add(self, key: Hashable, step: Step, sources: Iterable[Hashable] = ()) -> None:
+    def add(self, key: Hashable, step: Step, sources: Iterable[Hashable] = (), *, weight: bool = False) -> None:
         """Add a value after all that it is made of.
 
         Args:
             key: what tells it from all others.
             step: its name, shape, operator and node.
             sources: what it is made of. The one of the greatest rank is followed, an unknown rank before every known
-                one: that is the one that the result has its rank from, or that keeps it unknown.
+                one: that is the one that the result has its rank from, or that keeps it unknown. Of equal ranks
+                the one is followed that depends on an input of the graph.
+            weight: whether it is a weight.
         """
-        known = (source for source in sources if source in self._links)
-        parent = max(known, key=lambda source: _weight(self._links[source].step), default=None)
+        known = [source for source in sources if source in self._links]
+        parent = max(known, key=self._priority, default=None)
         above = None if parent is None else self._links[parent]
         if above is None:
-            self._links[key] = _Link(step, parent, key, 0, key)
-        elif _weight(above.step) == _weight(step):
-            self._links[key] = _Link(step, parent, above.start, above.length + 1, above.root)
+            self._links[key] = _Link(step, parent, key, 0, key, fed=step.op is None and not weight)
+            return
+        fed = any(self._links[source].fed for source in known)
+        if _height(above.step) == _height(step):
+            self._links[key] = _Link(step, parent, above.start, above.length + 1, above.root, fed)
         else:
-            self._links[key] = _Link(step, parent, key, 0, above.root)
+            self._links[key] = _Link(step, parent, key, 0, above.root, fed)
+
+    def _priority(self, key: Hashable) -> tuple[int, bool]:
+        return _height(self._links[key].step), self._links[key].fed
 
     def of(self, key: Hashable) -> tuple[Step, ...]:
         """The steps from an input, a weight or a constant to the value, it included; empty when it is unheard of."""
@@ -82,7 +91,7 @@ class Trails:
         return tuple(reversed(steps))
 
 
-def _weight(step: Step) -> int:
+def _height(step: Step) -> int:
     return _UNKNOWN if step.shape is None else len(step.shape)
 
 
@@ -110,7 +119,7 @@ class Chains:
         for home, name, met in values:
             self._shapes[id(home.scope if isinstance(home, Site) else home), name] = _widest(met)
         for key, shape in weights.items():
-            self._trails.add(key, Step(key[1], shape))
+            self._trails.add(key, Step(key[1], shape), weight=True)
         for scope in (inventory.main, *inventory.functions.values()):
             self._walk(scope)
 

@@ -20,7 +20,8 @@ how the value came about: the last step at which the rank rises is the one to ch
 The gate proves ranks; it never assumes them. A rank is unknown when a graph input has no shape, when an operator
 belongs to a domain that nobody described, when the length of a shape is computed from data, or when the branches of an
 If disagree. What the file itself claims (value_info) proves nothing: a stale claim is how a rank of 5 hides. A value
-of unknown rank may have any, so this fails.""",
+of unknown rank may have any, so this fails. Of a torch.export program each operator is run again on shapes alone; one
+that cannot be, or a higher-order operator without a rule, leaves its result unknown.""",
     "E4D003": """
 Convolution, pooling, resizing, grid sampling or normalisation over depth (or time), height and width. It is recognised
 by the operator's attributes and by the ranks of what it works on, in fused, quantised and NHWC variants too, even where
@@ -30,7 +31,8 @@ The file was read, and there was nothing in it that has a rank. A gate that pass
 fails. It cannot be ignored, made a warning or put in a baseline.""",
     "E4D005": """
 A shape that the file declares (value_info, a graph output, a subgraph's input) has another number of axes than the
-graph gives. Tools that trust the declaration see another model than the runtime does. The gate trusts the graph.""",
+graph gives. Tools that trust the declaration see another model than the runtime does. The gate trusts the graph. Of
+a torch.export program it is the shape recorded for a value that its operator does not give.""",
     "E4D006": """
 A name is used before it is made, or made twice, the graph has no outputs, or two local functions share a name. Nothing
 that is inferred about such a graph means anything, and a runtime may read it in another way.""",

@@ -43,6 +43,9 @@ def check_exported(
         UsageError: a limit below 1.
     """
     limits = Limits.of(max_rank, profile)
+    path = os.fspath(program) if isinstance(program, (str, os.PathLike)) else None
+    if path is not None:
+        _refuse_others(Path(path))
     try:
         import torch
     except ImportError as error:
@@ -53,7 +56,6 @@ def check_exported(
     from edge4d.quiet import quiet
     from edge4d.validators.program_values import look_at
 
-    path = os.fspath(program) if isinstance(program, (str, os.PathLike)) else None
     with quiet():
         facts = look_at(_read(Path(path)) if path is not None else program)  # type: ignore[arg-type] # no path, so a program
     found = chain.from_iterable(rule(facts, limits) for rule in RULES)
@@ -67,9 +69,8 @@ def check_exported(
     return limits.report(found, _checked(facts), versions, path=path, highest_rank=max(ranks, default=None))
 
 
-def _read(path: Path) -> torch.export.ExportedProgram:
-    from edge4d.loading.pickles import TRUST_HINT
-    from edge4d.loading.program import read_program
+def _refuse_others(path: Path) -> None:
+    """Say what a file is that holds no program; that needs no PyTorch."""
     from edge4d.loading.sniff import Format, sniff
 
     form = sniff(path)
@@ -78,6 +79,12 @@ def _read(path: Path) -> torch.export.ExportedProgram:
             f"{path}: {form.value}, which has no graph that could be checked; expected ONNX or a torch.export archive",
             hint=f"export it, which checks the result: edge4d export {path}",
         )
+
+
+def _read(path: Path) -> torch.export.ExportedProgram:
+    from edge4d.loading.pickles import TRUST_HINT
+    from edge4d.loading.program import read_program
+
     try:
         return read_program(path, trust=False)
     except LoadError as error:

@@ -248,7 +248,8 @@ class _Walk:
             env[node] = recorded if agrees else self._fake(tensor)
             if isinstance(recorded, torch.Tensor) and not agrees:
                 self._add(spot, node.name, _sizes(tensor), "weight", claimed=recorded.dim())
-            self._trail(spot, spec.target if spec is not None and spec.target else node.name, _sizes(tensor), ())
+            target = spec.target if spec is not None and spec.target else node.name
+            self._trail(spot, target, _sizes(tensor), (), weight=True)
             return
         # The sizes of an input are the contract that the program was made for: there is nothing to hold them to.
         self._settle(spot, recorded, env, unknown, {}, kind="graph input", why="it has no shape")
@@ -261,7 +262,7 @@ class _Walk:
         if isinstance(held, torch.Tensor):
             env[node] = self._fake(held)
             self.facts.weights.append(Weight(str(node.target), _sizes(held), "constant", spot.block))
-            self._trail(spot, str(node.target), _sizes(held), ())
+            self._trail(spot, str(node.target), _sizes(held), (), weight=True)
         else:
             env[node] = held
 
@@ -392,14 +393,23 @@ class _Walk:
         self.facts.values.append(ProgramValue(spot, name, shape, kind, claimed, why, follows, key))
         self._trail(spot, name, shape, sources, key)
 
-    def _trail(self, spot: Spot, name: str, shape: Shape | None, sources: Sequence[_Key], key: object = None) -> None:
+    def _trail(
+        self,
+        spot: Spot,
+        name: str,
+        shape: Shape | None,
+        sources: Sequence[_Key],
+        key: object = None,
+        *,
+        weight: bool = False,
+    ) -> None:
         """Note where a value comes from; the node as a whole stands for what it gives first."""
         block = id(spot.block)
         step = Step(name, shape, spot.op if spot.node.op == "call_function" else None, spot.node.name)
         step = step if step.op is not None else Step(name, shape)
         for one in (key, (block, spot.node.name)):
             if one is not None and (one is key or one not in self.facts.trails):
-                self.facts.trails.add(one, step, sources)
+                self.facts.trails.add(one, step, sources, weight=weight)
 
     def _three_axes(self, spot: Spot, env: Mapping[fx.Node, Any], names: _Names) -> None:
         node = spot.node

@@ -27,7 +27,7 @@ __all__ = ["VERBS", "run"]
 
 VERBS = {
     "export": "Rewrite a trained 3-D network as an ONNX graph of rank 4.",
-    "verify": "Check that no value in an ONNX file exceeds rank 4.",
+    "verify": "Check that no value in a model exceeds rank 4.",
     "build": "Build a runtime's engine from an ONNX file.",
     "parity": "Compare the numbers that models give on the same inputs.",
     "bench": "Measure frames per second, latency and memory.",

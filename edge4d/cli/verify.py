@@ -65,11 +65,13 @@ def command(
 ) -> None:
     """Check that nothing in a model exceeds rank 4 or works on three spatial axes.
 
-    Inputs, outputs, results of nodes, weights, tensor attributes, subgraphs and local functions are looked at. A rank
-    that cannot be proven is a finding. The exit code is 1 on a finding and 2 when a file cannot be read.
+    MODEL is an ONNX file or a torch.export archive (.pt2), in which nothing is run. Inputs, outputs, results of nodes,
+    weights, tensor attributes, subgraphs and local functions are looked at. A rank that cannot be proven is a finding.
+    The exit code is 1 on a finding and 2 when a file cannot be read.
 
     Examples:
         edge4d verify model.onnx
+        edge4d verify model.pt2
         edge4d verify models/ --quiet --format github
         edge4d verify model.onnx --profile rknn --profile edgetpu
         edge4d verify model.onnx --format sarif -o edge4d.sarif

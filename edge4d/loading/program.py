@@ -67,10 +67,11 @@ def _readable(path: Path) -> Iterator[None]:
             yield
     except Exception as error:
         # torch has no error type for an unreadable archive; it raises whatever the damage led to.
-        raise LoadError(
-            f"{path}: a torch.export archive that cannot be read: {_reason(error)}",
-            hint="write it again with torch.export.save, with PyTorch 2.13; if it is a copy, compare the sizes",
-        ) from error
+        reason = _reason(error)
+        hint = "write it again with torch.export.save, with PyTorch 2.13; if it is a copy, compare the sizes"
+        if "failed to resolve" in reason:
+            hint = "call edge4d from Python, after an import of the module that registers the operator"
+        raise LoadError(f"{path}: a torch.export archive that cannot be read: {reason}", hint=hint) from error
 
 
 def _reason(error: BaseException) -> str:

@@ -54,6 +54,7 @@ _EXPRESSION_CALLS = frozenset({
     "TruncToFloat", "IsNonOverlappingAndDenseIndicator", "TruncToInt", "RoundToInt", "RoundDecimal", "ToFloat",
     "Identity",
 })  # fmt: skip
+_GUARD_CALLS = _EXPRESSION_CALLS | {"max", "min"}
 _GUARD_METHODS = frozenset({"size", "shape", "stride", "storage_offset", "dim", "ndim", "numel"})
 _HARMLESS_NODES = (
     ast.Expression, ast.Constant, ast.Name, ast.Load, ast.Call, ast.keyword, ast.BinOp, ast.UnaryOp, ast.BoolOp,
@@ -81,7 +82,10 @@ def _walk(value: Any, key: str, where: str) -> None:
                 continue
             if name in ("as_custom_obj", "custom_obj"):
                 raise Suspicion(f"passes an object other than a tensor to an operator ({where})")
-            _require(_PLAIN.fullmatch(name), f"has an unusual name {_short(name)}", where)
+            if key == "range_constraints":  # its keys are sizes, e.g. 2*s39
+                _check_source(name, where, "size expression", calls=_EXPRESSION_CALLS, strings=_SYMBOL_TEXT)
+            else:
+                _require(_PLAIN.fullmatch(name), f"has an unusual name {_short(name)}", where)
             _walk(item, name, where)
     elif isinstance(value, list):
         for item in value:
@@ -96,7 +100,7 @@ def _check_string(text: str, key: str, where: str) -> None:
     elif key == "expr_str":
         _check_source(text, where, "size expression", calls=_EXPRESSION_CALLS, strings=_SYMBOL_TEXT)
     elif key == "guards_code":
-        _check_source(text, where, "guard", calls=_EXPRESSION_CALLS, strings=_PLAIN, methods=_GUARD_METHODS)
+        _check_source(text, where, "guard", calls=_GUARD_CALLS, strings=_PLAIN, methods=_GUARD_METHODS)
     elif key in ("in_spec", "out_spec"):
         # Keys of inputs end up as argument names in generated source; keys of outputs stay quoted.
         _check_tree(text, where, _KEY if key == "in_spec" else _PLAIN)

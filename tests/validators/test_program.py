@@ -104,15 +104,35 @@ def test_other_limits(max_rank):
         check_exported(exported(nn.ReLU(), IMAGE), 0)
 
 
-def test_dynamic_sizes_and_sizes_that_depend_on_data_have_a_known_rank():
+def test_dynamic_sizes_and_sizes_that_depend_on_data_have_a_known_rank(tmp_path):
     batch = torch.export.Dim("batch", min=2, max=32)
     report = check_exported(exported(lambda x: x.view(x.shape[0], -1, 1, 2), (4, 6), dynamic=(({0: batch},),)))
     assert report.ok
     assert report.checked["values"] == 2
+    half = torch.export.Dim("half", max=16)
+    program = exported(
+        lambda x: x.view(2, x.shape[1] // 2, 2, 1, 1).permute(0, 2, 1, 3, 4).reshape(2, -1, 2)[:, 1:],
+        (2, 8),
+        dynamic=(({1: 2 * half},),),
+    )
+    torch.export.save(program, tmp_path / "derived.pt2")
+    found = check_exported(tmp_path / "derived.pt2").findings
+    assert [(item.code, len(item.where.shape)) for item in found] == [("E4D001", 5)] * 2
     report = check_exported(exported(lambda x: x.nonzero().view(-1, 1, 2, 1).relu(), (4, 6)))
     assert report.ok, report.to_text()
-    report = check_exported(exported(lambda x: x.nonzero().view(-1, 1, 1, 2, 1), (4, 6)))
-    assert "E4D001" in codes(report)
+    program = exported(lambda x: x.nonzero().view(-1, 1, 1, 2, 1), (4, 6))
+    torch.export.save(program, tmp_path / "depends.pt2")
+    for subject in (program, tmp_path / "depends.pt2"):
+        assert codes(check_exported(subject)) == {"E4D001"}
+
+
+def test_a_chain_begins_at_an_input_where_one_has_the_same_rank_as_the_weight():
+    table = torch.zeros(10, 8)
+    program = torch.export.export(
+        Fn(lambda i: F.embedding(i, table)[None, None]), (torch.zeros(2, 3, dtype=torch.int64),)
+    )
+    (found,) = [f for f in check_exported(program).findings if f.where.value == "unsqueeze_1"]
+    assert [step.value for step in found.chain] == ["args_0", "embedding", "unsqueeze", "unsqueeze_1"]
 
 
 def test_what_edge4d_makes_of_a_model_passes():
@@ -396,6 +416,15 @@ def test_the_content_tells_what_a_file_is_not_its_name(tmp_path, archive, capsys
     assert main(["verify", str(tmp_path / "a.onnx")]) == 1
     assert "aten.conv3d.default" in capsys.readouterr().out
     assert main(["verify", str(tmp_path / "b.pt2")]) == 0
+
+
+def test_an_operator_that_is_not_registered_is_said_to_be_missing(tmp_path, archive, capsys):
+    calls = {"models/model.json": lambda data: json.loads(json.dumps(data).replace("ops.aten.relu.", "ops.mine.relu."))}
+    path = edit_archive(archive, tmp_path / "custom.pt2", calls)
+    assert main(["verify", str(path)]) == 2
+    err = capsys.readouterr().err
+    assert "mine.relu" in err
+    assert "import of the module that registers" in err
 
 
 @pytest.mark.parametrize("kind", ["module", "state_dict", "script", "text", "empty", "cut", "folder"])
