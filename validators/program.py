@@ -16,7 +16,7 @@ from edge4d.validators.profile import Profile
 if TYPE_CHECKING:
     import torch
 
-    from edge4d.validators.program_values import ProgramFacts, ProgramValue
+    from edge4d.validators.program_facts import ProgramFacts, ProgramValue
 
 __all__ = ["check_exported"]
 
@@ -54,7 +54,7 @@ def check_exported(
             hint="pip install torch; of the GitHub Action, set pytorch: true",
         ) from error
     from edge4d.quiet import quiet
-    from edge4d.validators.program_values import look_at
+    from edge4d.validators.program_walk import look_at
 
     with quiet():
         facts = look_at(_read(Path(path)) if path is not None else program)  # type: ignore[arg-type] # no path, so a program

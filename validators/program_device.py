@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from edge4d.validators.device import MEASURED, Case, device_limits, judged, measured
 from edge4d.validators.findings import Finding, Where, finding, shape_text
 from edge4d.validators.profile import Bound, Profile
-from edge4d.validators.program_values import ProgramFacts, ProgramValue
+from edge4d.validators.program_facts import ProgramFacts, ProgramValue
 
 __all__ = ["device_findings_of"]
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from edge4d.errors import LoadError
 from edge4d.loading import load_model
+from edge4d.loading.program_scan import Suspicion, scan_program
 from tests.loading.nets import Evil, clip, edit_archive, evil_pickle, make_net, save_program
 
 
@@ -350,3 +351,25 @@ def test_refusal_is_the_same_for_python_pickle_protocols(tmp_path, marker):
         torch.save(Evil(marker), path, pickle_protocol=protocol)
         refused(path, marker)
     assert pickle.HIGHEST_PROTOCOL >= 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("range_constraints", {"__import__('os').mkdir('gone')": {}}, "size expression"),
+        ("range_constraints", {"2*s39": {"max_val": "x' or 1"}}, "an unusual"),
+        ("guards_code", ["max(__import__('os').mkdir('gone'), 1)"], "guard"),
+        ("as_string", "Runtime assertion failed for expression u0 >= 0 on node 'ge'; import os'", "text argument"),
+        ("as_string", "Runtime assertion failed for expression ' + 1 on node 'ge'", "text argument"),
+    ],
+)
+def test_what_looks_like_a_derived_size_or_an_assertion(key, value, says):
+    with pytest.raises(Suspicion, match=says):
+        scan_program({key: value}, "models/model.json")
+
+
+def test_derived_sizes_and_assertions_that_torch_writes_pass():
+    scan_program({"range_constraints": {"2*s39": {"min_val": 4}}}, "models/model.json")
+    scan_program({"guards_code": ["2*max(1, L['x'].size()[2] // 2) == L['x'].size()[2]"]}, "models/model.json")
+    text = "Runtime assertion failed for expression u0 >= 0 on node 'ge'"
+    scan_program({"as_string": text}, "models/model.json")

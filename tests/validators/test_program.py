@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 
 import pytest
 import torch
@@ -360,6 +361,28 @@ def test_the_axis_that_vmap_hides_is_unknown_until_it_is_shown():
     report = check_exported(program)
     assert any("torch.vmap hides an axis" in m for m in messages(report, "E4D002"))
     assert check_exported(decomposed(program), 5).ok
+
+
+def getitem(x, index):
+    """Not Python's, though it is called so."""
+    return x[None][None]
+
+
+@pytest.mark.parametrize("target", [operator.getitem, getitem])
+def test_what_only_looks_like_a_part_of_a_result_is_a_value_of_its_own(target):
+    program = exported(lambda x: x.sin().cos(), IMAGE)
+    node = next(node for node in program.graph.nodes if node.name == "cos")
+    node.target, node.args = target, (node.args[0], (None, None))
+    node.meta["val"] = node.args[0].meta["val"]
+    report = check_exported(program)
+    assert codes(report) == {"E4D001", "E4D005"}
+    assert [item.where.shape for item in report.findings] == [(1, 1, *IMAGE)] * 2
+
+
+def test_an_input_that_is_an_object_is_unknown():
+    program = exported(lambda x: x.sin(), IMAGE)
+    next(iter(program.graph.nodes)).meta["val"] = object()
+    assert any("it is an object" in message for message in messages(check_exported(program), "E4D002"))
 
 
 def test_a_broken_graph_and_an_empty_one():
