@@ -38,6 +38,9 @@ _TIME_LIMIT_S_PER_NODE = 0.002
 
 _T = TypeVar("_T")
 
+_Names = MutableMapping[str, "Value | None"]
+"""What is known about the names of a graph and of those around it; None for what it makes but nothing is known of."""
+
 _Place = tuple[int | str, ...]
 """Where a node stands in a copy: (node, attribute, graph, node, …). Inference never reorders."""
 
@@ -140,7 +143,7 @@ class _Run:
         else:
             sweep = self._converged(base, None)
         sweep = self._with_sizes(sweep)
-        types = [sweep.names[v.name].type if v.name in sweep.names else None for v in sweep.model.graph.output]
+        types = [_known(sweep.names, v.name).type for v in sweep.model.graph.output]
         return _Result(sweep.occurrences, sweep.results, types, frozenset(sweep.calls))
 
     def call(
@@ -245,45 +248,45 @@ class _Sweep:
         self.learnt = False
         self.occurrences: list[Occurrence] = []
         self.results: list[tuple[tuple[int, int], Value]] = []
-        self.names: Mapping[str, Value] = {}
+        self.names: _Names = {}
         self._guesses: dict[_Place, tuple[int, Value]] = {}
         self._opset = {normal_domain(entry.domain): entry.version for entry in model.opset_import}
 
     def graph(
         self,
         graph: onnx.GraphProto,
-        outer: MutableMapping[str, Value],
+        outer: _Names,
         outer_data: MutableMapping[str, onnx.TensorProto],
         place: _Place,
-    ) -> MutableMapping[str, Value]:
+    ) -> _Names:
         """Walk one graph; names of the outer scope are visible in it."""
         data = _within(outer_data, _small_weights(graph))
         # A name made here hides one of the outer scope even before its type is known.
         made = [*(entry.name for entry in graph.input), *(name for node in graph.node for name in node.output)]
-        names = _within(outer, {name: Value(name) for name in made if name})
+        names = _within(outer, dict.fromkeys(made))
         entries = _Entries(graph)
         for name, type_proto in _stated_types(graph):
             value = Value(name, type_proto, data.get(name))
-            if value.settled or names.get(name, Value(name)).type is None:
+            if value.settled or _known(names, name).type is None:
                 names[name] = value
         if not place:
             self.names = names
         for i, node in enumerate(graph.node):
-            inputs = tuple(names.get(name, Value(name)) for name in node.input)
+            inputs = tuple(_known(names, name) for name in node.input)
             inner = dict(self._subgraphs(node, inputs, names, data, (*place, i)))
             constant = _constant(node) or fold(node, inputs)
             if not self.frozen:
                 self._learn(entries, node, inputs, inner, names, (*place, i), constant)
             if constant is not None:
                 data[node.output[0]] = constant
-                value = names.get(node.output[0], Value(node.output[0]))
+                value = _known(names, node.output[0])
                 names[node.output[0]] = Value(value.name, value.type, constant)
-            outputs = tuple(names.get(name, Value(name)) for name in node.output)
+            outputs = tuple(_known(names, name) for name in node.output)
             if (call := result_of(node)) is not None:
                 self.results.append((call, outputs[0]))
             if (site := number_of(node)) is not None:
                 formals = {
-                    key: tuple(values.get(formal.name, Value(formal.name)) for formal in body.input)
+                    key: tuple(_known(values, formal.name) for formal in body.input)
                     for key, (body, values) in inner.items()
                 }
                 self.occurrences.append(Occurrence(site, node, inputs, outputs, formals))
@@ -297,10 +300,10 @@ class _Sweep:
         self,
         node: onnx.NodeProto,
         inputs: tuple[Value, ...],
-        names: MutableMapping[str, Value],
+        names: _Names,
         data: MutableMapping[str, onnx.TensorProto],
         place: _Place,
-    ) -> Iterator[tuple[tuple[str, int], tuple[onnx.GraphProto, MutableMapping[str, Value]]]]:
+    ) -> Iterator[tuple[tuple[str, int], tuple[onnx.GraphProto, _Names]]]:
         loop = node.op_type == "Loop" and not normal_domain(node.domain)
         for attribute in node.attribute:
             for i, graph in enumerate([attribute.g] if attribute.HasField("g") else attribute.graphs):
@@ -327,24 +330,22 @@ class _Sweep:
                     self.written.add((place, formal.name))
                     self.learnt = True
 
-    def _compare(
-        self, body: onnx.GraphProto, inputs: tuple[Value, ...], values: Mapping[str, Value], place: _Place
-    ) -> None:
+    def _compare(self, body: onnx.GraphProto, inputs: tuple[Value, ...], values: _Names, place: _Place) -> None:
         """Remember what the body gives back for each value that it carries; ONNX fixes the counter's rank."""
         for i, formal in enumerate(body.input):
-            rank = values.get(formal.name, Value(formal.name)).rank
+            rank = _known(values, formal.name).rank
             if i > 0 and rank is not None and i - 1 < len(body.output):
                 name = body.output[i - 1].name
                 carried = (*place, i)
-                self._guesses[carried] = (rank, values.get(name, Value(name)))
+                self._guesses[carried] = (rank, _known(values, name))
 
     def _learn(
         self,
         entries: _Entries,
         node: onnx.NodeProto,
         inputs: tuple[Value, ...],
-        inner: Mapping[tuple[str, int], tuple[onnx.GraphProto, MutableMapping[str, Value]]],
-        names: MutableMapping[str, Value],
+        inner: Mapping[tuple[str, int], tuple[onnx.GraphProto, _Names]],
+        names: _Names,
         place: _Place,
         constant: onnx.TensorProto | None,
     ) -> None:
@@ -356,12 +357,11 @@ class _Sweep:
             call = self.run.call(key, tuple(value.type for value in inputs), attributes)
             self.calls.add(call)
             types = self.run.results[call].types
-        elif not any(_is_open(names.get(name, Value(name))) for name in node.output if name):
+        elif not any(_is_open(_known(names, name)) for name in node.output if name):
             return
         else:
             bodies = {
-                name: [values.get(v.name, Value(v.name)) for v in body.output]
-                for (name, _), (body, values) in inner.items()
+                name: [_known(values, v.name) for v in body.output] for (name, _), (body, values) in inner.items()
             }
             ranks = infer_ranks(node, inputs, bodies, self._opset.get("", 0))
             elem = element_type(next((v.type for v in inputs if v.type is not None), None))
@@ -373,7 +373,7 @@ class _Sweep:
                 for i, rank in enumerate(ranks)
             ]
         for name, type_proto in zip(node.output, types, strict=False):
-            before = names.get(name, Value(name))
+            before = _known(names, name)
             if not name or type_proto is None or not _is_open(before):
                 continue
             learnt = Value(name, type_proto)
@@ -385,6 +385,11 @@ class _Sweep:
                     self.written.add((place, name))
                     entries.write(name, type_proto)
                     self.learnt = True
+
+
+def _known(names: Mapping[str, Value | None], name: str) -> Value:
+    """What is known about a name; nothing where it is not known, or made here and not yet come by."""
+    return names.get(name) or Value(name)
 
 
 def _is_open(value: Value) -> bool:

@@ -160,7 +160,7 @@ def _printable(text: str) -> str:
 
 def _refuse_bytes(name: str, texts: Iterable[str]) -> None:
     """Protobuf gives bytes where a text is none."""
-    if any(isinstance(text, bytes) for text in texts):
+    if bytes in map(type, texts):
         raise ValidationError(f"{name}: not a valid ONNX model: a name in it is not UTF-8")
 
 

@@ -6,8 +6,10 @@ looked at. A rank that cannot be proven is a finding, and what the file claims a
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -55,13 +57,29 @@ def check_rank(
     warm_up()
     proto = read_model(model)
     try:
-        return _checked(proto, path, limits, profile)
+        with _no_garbage():
+            return _checked(proto, path, limits, profile)
     except RecursionError as error:
         name = path or "the model"
         raise ValidationError(f"{name}: graphs and functions lie too deep within each other; refused") from error
     except UnicodeDecodeError as error:  # protobuf decodes a name when it is looked at
         name = path or "the model"
         raise ValidationError(f"{name}: not a valid ONNX model: a name in it is not UTF-8") from error
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Without the collector, which goes through millions of new objects time and again; hardly one is in a cycle.
+
+    A third of the time for a graph of 100,000 nodes.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _checked(proto: onnx.ModelProto, path: str | None, limits: Limits, profile: Profile | None) -> Report:

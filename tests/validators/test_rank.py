@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 
 import numpy as np
@@ -77,6 +78,20 @@ def test_the_limit_is_honoured(max_rank):
 def test_three_axis_operators_are_fine_where_rank_5_is():
     assert {f.code for f in check_rank(zoo.conv3d()).findings} == {"E4D001", "E4D003"}
     assert check_rank(zoo.conv3d(), max_rank=5).ok
+
+
+def test_the_garbage_collector_is_left_as_it_was():
+    assert gc.isenabled()
+    check_rank(zoo.plain())
+    assert gc.isenabled()
+    with pytest.raises(ValidationError):
+        check_rank(zoo.hidden_rank_5().SerializeToString()[:-20] + b"\xff" * 20)
+    gc.disable()
+    try:
+        check_rank(zoo.plain())
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 def test_a_limit_below_one_is_a_usage_error():
