@@ -49,7 +49,8 @@ def check_parity(
         inputs: an ``.npz`` with one array for each input, used instead of random ones.
         sets: how many sets of random inputs.
         seed: of the first set.
-        tolerance: how far floats may be apart; the table's entry for the reference's dtype when None.
+        tolerance: how far floats may be apart; when None the table's entry for the precision that a candidate's engine
+            computes in, where it tells, else for the reference's dtype.
 
     Returns:
         One report for each candidate.
@@ -85,9 +86,14 @@ def check_parity(
                 lambda *_, replies=replies: next(replies),
                 lambda *arrays, model=model: _call(model, arrays, ports),
                 given,
-                tolerance=tolerance,
+                tolerance=model.tolerance if tolerance is None else tolerance,
             )
-            if tolerance is None and models[reference].exact is not None and _only_differ(report):
+            if (
+                tolerance is None
+                and model.tolerance is None
+                and models[reference].exact is not None
+                and _only_differ(report)
+            ):
                 report = _refereed(models[reference], model, given, ports, report)
             notes = tuple(models[p].note for p in dict.fromkeys((reference, path)) if models[p].note)
             reports[path] = replace(report, notes=report.notes + notes)
@@ -130,6 +136,7 @@ class _Model:
         named: whether its inputs have names of their own.
         note: what a user should know.
         exact: makes the same model in float64; None for a file of a runtime.
+        tolerance: for the precision that an engine computes in, where that is not told by its types.
     """
 
     path: Path
@@ -138,6 +145,7 @@ class _Model:
     named: bool
     note: str = ""
     exact: Callable[[], Callable[..., Any]] | None = None
+    tolerance: Tolerance | None = None
 
 
 def _open_all(
@@ -150,6 +158,7 @@ def _open_all(
 ) -> dict[Path, _Model]:
     """Files of a runtime first: their inputs tell which shapes to give to a model that does not know its own."""
     from edge4d.exporters import has_runtime
+    from edge4d.validators.tolerances import tolerance_for
 
     models: dict[Path, _Model] = {}
     for path in sorted(paths, key=lambda path: not has_runtime(path)):
@@ -159,7 +168,9 @@ def _open_all(
             from edge4d.artifact import open as open_artifact
 
             artifact = stack.enter_context(open_artifact(path))
-            models[path] = _Model(path, artifact, tuple(artifact.inputs), named=True)
+            precision = artifact.session.details.get("precision")
+            allowed = tolerance_for(precision) if precision is not None else None
+            models[path] = _Model(path, artifact, tuple(artifact.inputs), named=True, tolerance=allowed)
         else:
             known = (port.shape for port in next(iter(models.values())).ports) if models else ()
             models[path] = _torch_model(path, shapes, tuple(known), factory, trust_pickle, seed)

@@ -19,6 +19,7 @@ __all__ = ["for_path", "get", "has_runtime", "names"]
 _CLASSES = {
     "onnxruntime": ("edge4d.exporters.onnxruntime", "OnnxRuntime"),
     "openvino": ("edge4d.exporters.openvino", "OpenVino"),
+    "rknn": ("edge4d.exporters.rknn", "Rknn"),
     "tensorrt": ("edge4d.exporters.tensorrt", "TensorRt"),
     "tensorrt_rtx": ("edge4d.exporters.tensorrt", "TensorRtRtx"),
 }

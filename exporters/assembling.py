@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,12 +29,15 @@ class Compiler(NamedTuple):
             ``{"engine": …, "notes": […]}``: facts for the recipe, and sentences for the user.
         packages: distributions whose versions matter.
         python: its interpreter; this one's own when None.
+        finish: makes of what the compiler returned, and of the model's path, what it should have returned: for one
+            that cannot read the model itself. Runs in this process. May add a ``summary`` for the user.
     """
 
     runtime: str
     target: str
     packages: tuple[str, ...]
     python: str | None = None
+    finish: Callable[[Mapping[str, Any], Path], Mapping[str, Any]] | None = None
 
 
 def assemble(
@@ -81,6 +84,8 @@ def assemble(
         }
         doing = f"building {outputs[0]} with {compiler.runtime}"
         made = call(compiler.target, order, limit, doing, compiler.python)
+        if compiler.finish is not None:
+            made = compiler.finish(made, model_path)
         written = {file.name: file for file in (engine, *beside)}
         recipe.write_bytes(
             recipe_bytes(
@@ -99,6 +104,8 @@ def assemble(
         compiler.runtime,
         time.perf_counter() - start,
         tuple(made["notes"]),
+        made["engine"],
+        made.get("summary", ""),
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["DEFAULT_TIMEOUT_S", "Child", "call", "check_timeout"]
+__all__ = ["DEFAULT_TIMEOUT_S", "Child", "call", "check_timeout", "foreign_environment"]
 
 DEFAULT_TIMEOUT_S = 1800.0
 """Half an hour: large networks take TensorRT minutes on a small board, and a compiler that hangs never ends."""
@@ -77,6 +77,11 @@ def call(target: str, argument: Any, timeout: float, doing: str, python: str | N
         return child.ask({"do": "call", "target": target, "argument": argument})[0]
 
 
+def foreign_environment() -> dict[str, str]:
+    """Our environment without what would lead another interpreter to our packages."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+
 class Child:
     """A process that takes orders; a context manager, which ends it.
 
@@ -96,6 +101,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
+                env=None if python is None else foreign_environment(),
                 start_new_session=True,  # its own children end with it, and Ctrl-C is ours to handle
             )
         except OSError as error:

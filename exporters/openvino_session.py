@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.errors import PackingError, RuntimeFailed, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.errors import RuntimeFailed, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.exporters.feeding import check_feeds
 from edge4d.ports import Port
 
 if TYPE_CHECKING:
@@ -109,21 +110,9 @@ class OpenVinoSession:
 
         if self._request is None:
             raise UsageError(f"{self.path}: the session is closed", hint="open it again")
-        names = [port.name for port in self.inputs]
-        if feeds.keys() != set(names):
-            raise UsageError(f"{self.path} takes the inputs {', '.join(names)}, got {', '.join(feeds) or 'none'}")
-        for port in self.inputs:
-            given = np.asarray(feeds[port.name])
-            wrong = len(given.shape) != len(port.physical) or any(
-                size not in (-1, got) for size, got in zip(port.physical, given.shape, strict=False)
-            )
-            if wrong or given.dtype.name != port.dtype:  # OpenVINO itself would convert, or read beyond the end
-                raise PackingError(
-                    f"{self.path}: input {port.name!r} takes {port.dtype} {port.physical}, "
-                    f"got {given.dtype.name} {given.shape}"
-                )
+        check_feeds(self.path, self.inputs, feeds)
         try:
-            arrays = [np.ascontiguousarray(feeds[name]) for name in names]
+            arrays = [np.ascontiguousarray(feeds[port.name]) for port in self.inputs]
             results = self._request.infer(arrays, share_outputs=False)  # else the next run would write into them
         except Exception as error:  # as above
             raise RuntimeFailed(f"{self.path}: OpenVINO failed while running it: {one_line(error)}") from error

@@ -6,7 +6,7 @@ nothing and needs nothing.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from edge4d.errors import RuntimeUnavailable
@@ -57,6 +57,8 @@ class BuildResult:
         runtime: name of the exporter.
         seconds: wall time of the build.
         notes: what a user should know, one sentence each.
+        engine: what is known of the engine, JSON-ready, as in the recipe.
+        summary: a table for people; empty for most runtimes.
     """
 
     path: Path
@@ -65,6 +67,8 @@ class BuildResult:
     runtime: str
     seconds: float
     notes: tuple[str, ...] = ()
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    summary: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -81,6 +85,7 @@ class BuildResult:
             "seconds": self.seconds,
             "size_bytes": self.size_bytes,
             "notes": list(self.notes),
+            "engine": dict(self.engine),
         }
 
 

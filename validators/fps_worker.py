@@ -120,6 +120,12 @@ def _artifact(path: Path, order: Mapping[str, Any]) -> _Candidate:
     wanted = {"threads": order["threads"], "providers": order["providers"]}
     known = for_path(path).open_options
     opened = open_artifact(path, timeout=0, **{name: value for name, value in wanted.items() if name in known})
+    if opened.session.details.get("simulated"):
+        opened.close()
+        raise RuntimeUnavailable(
+            f"{path} runs on a simulator here, whose speed says nothing about the device's",
+            hint="measure it on the device itself",
+        )
     shapes = [tuple(shape) for shape in order["shapes"]] or [port.shape for port in opened.inputs]
     if len(shapes) != len(opened.inputs):
         raise UsageError(f"{path} takes {len(opened.inputs)} inputs, --input-shape was given {len(shapes)} times")

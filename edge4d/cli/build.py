@@ -18,7 +18,7 @@ def command(
         typer.Option(
             "--device",
             metavar="NAME",
-            help="openvino: CPU, GPU, NPU…; tensorrt_rtx: sm_86…, once for each architecture.",
+            help="openvino: CPU, GPU, NPU…; tensorrt_rtx: sm_86…, once for each architecture; rknn: rk3588….",
         ),
     ] = None,
     level: Annotated[
@@ -53,8 +53,16 @@ def command(
         int | None, typer.Option("--dla", metavar="CORE", min=0, help="tensorrt: this DLA core, the GPU for the rest.")
     ] = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="tensorrt: write the layers too, as OUTPUT.layers.json.")
+        bool, typer.Option("--layers", help="tensorrt: write the layers as OUTPUT.layers.json; rknn: show them all.")
     ] = False,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            "--python",
+            metavar="PATH",
+            help="rknn: the interpreter that has its toolkit; EDGE4D_RKNN_PYTHON by default.",
+        ),
+    ] = None,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -80,20 +88,24 @@ def command(
     The model goes through the gate first, and what the runtime makes of it again. The runtime's compiler works in a
     process of its own. The engine has a JSON recipe with options, versions, hashes and the description of its inputs
     and outputs beside it. By default it is written beside MODEL.onnx, as MODEL.RUNTIME.onnx or with the suffix of that
-    runtime's engines.
+    runtime's engines; MODEL.rknn for rknn.
 
     Examples:
         edge4d build model.onnx --runtime onnxruntime
         edge4d build model.onnx --runtime onnxruntime -o model.ort --level all
         edge4d build model.onnx --runtime openvino --device CPU
         edge4d build model.onnx --runtime tensorrt_rtx --device sm_86 --device sm_120
+        edge4d build model.onnx --runtime rknn --device rk3588 --python rknn-env/bin/python
         edge4d build native_5d.onnx -r tensorrt_rtx --no-gate --json
     """
     from edge4d import exporters
     from edge4d.files import refuse_existing
 
     exporter = exporters.get(runtime)
-    target = output or model.with_name(f"{model.stem}.{exporter.name}{exporter.suffixes[0]}")
+    ending = exporter.suffixes[0]
+    if ending != f".{exporter.name}":
+        ending = f".{exporter.name}{ending}"
+    target = output or model.with_name(model.stem + ending)
     refuse_existing(target, force)
     asked: dict[str, Any] = {
         "device": device or None,
@@ -106,11 +118,14 @@ def command(
         "timing_cache": timing_cache,
         "dla": dla,
         "layers": layers or None,
+        "python": python,
         "settings": parse_settings(option) or None,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     with stage(f"building for {exporter.name}"):
         result = exporter.build(model, target, max_rank=None if no_gate else 4, timeout=timeout, **given)
+    if result.summary:
+        note(result.summary)
     for sentence in result.notes:
         note(f"note: {sentence}")
     if as_json:
