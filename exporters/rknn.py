@@ -254,6 +254,8 @@ def _notes(found: LayerTable) -> list[str]:
     notes = []
     if not found.layers:
         notes.append("the compiler's log holds no table of layers that edge4d can read: no cycles, no placement")
+    if found.unread:
+        notes.append(f"{found.unread} rows of the compiler's table cannot be read: all sums lack them")
     if found.on_cpu:
         listed = ", ".join(layer.place for layer in found.on_cpu[:_SHOWN])
         more = ", …" if len(found.on_cpu) > _SHOWN else ""

@@ -15,8 +15,9 @@ __all__ = ["Layer", "LayerTable", "parse", "source_of"]
 _PREFIX = r"[DIWE] RKNN: \[[\d:.]+\] "
 _ROW = re.compile(
     rf"{_PREFIX}\d+\s+(?P<op>\w+)\s+(?P<dtype>\w+)\s+(?P<target>\w+)\s+(?P<inputs>\S+)\s+(?P<output>\S+)\s+"
-    r"(?P<ddr>\d+)/(?P<npu>\d+)/(?P<total>\d+)\s+(?P<traffic>[\d.]+)(?:\s+(?P<name>\S.*?))?\s*"
+    r"(?P<ddr>\d+)/(?P<npu>\d+)/(?P<total>\d+)\s+(?:[\d.]+%\s+)?(?P<traffic>[\d.]+)(?:\s+(?P<name>\S.*?))?\s*"
 )
+_ANY_ROW = re.compile(rf"{_PREFIX}\d+\s+\w.*")
 _ERROR = re.compile(r"E RKNN: \[[\d:.]+\] (?P<text>.+?)\s*")
 _MEMORY = re.compile(rf"{_PREFIX}Total (?P<what>Internal|Weight) Memory Size: (?P<kib>[\d.]+)KB\s*")
 _TITLE = "Network Layer Information Table"
@@ -74,12 +75,14 @@ class LayerTable:
         internal_kib: memory for values; None when the log does not tell.
         weight_kib: memory for weights, likewise.
         errors: what the log calls an error although an engine was made, with how often.
+        unread: rows of the table that are written in a way that edge4d does not know; the sums lack them.
     """
 
     layers: tuple[Layer, ...]
     internal_kib: float | None
     weight_kib: float | None
     errors: Mapping[str, int]
+    unread: int = 0
 
     @property
     def on_cpu(self) -> tuple[Layer, ...]:
@@ -96,6 +99,7 @@ class LayerTable:
             "weight_kib": self.weight_kib,
             "layers": len(self.layers),
             "on_cpu": len(self.on_cpu),
+            "unread": self.unread,
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -158,19 +162,21 @@ def parse(log: str, sources: Mapping[str, str] | None = None) -> LayerTable:
     layers: list[Layer] = []
     memory: dict[str, float] = {}
     errors: Counter[str] = Counter()
-    inside = False
+    inside, unread = False, 0
     for line in log.splitlines():
         if _TITLE in line:
-            layers, inside = [], True
+            layers, inside, unread = [], True, 0
         elif "Information Table" in line:
             inside = False
         elif inside and (row := _ROW.fullmatch(line)):
             layers.append(_layer(row, sources or {}))
+        elif inside and _ANY_ROW.fullmatch(line):
+            unread += 1
         elif found := _MEMORY.fullmatch(line):
             memory[found["what"]] = float(found["kib"])
         elif found := _ERROR.fullmatch(line):
             errors[re.sub(r"0x[0-9a-f]+", "0x…", found["text"])] += 1
-    return LayerTable(tuple(layers), memory.get("Internal"), memory.get("Weight"), errors)
+    return LayerTable(tuple(layers), memory.get("Internal"), memory.get("Weight"), errors, unread)
 
 
 def source_of(name: str, sources: Mapping[str, str]) -> str:

@@ -37,11 +37,25 @@ def test_totals_and_what_runs_on_the_cpu():
         "weight_kib": 293.25,
         "layers": 6,
         "on_cpu": 1,
+        "unread": 0,
     }
     assert [layer.place for layer in found.on_cpu] == ["Reshape stem.0/Reshape_rs (layer stem.0)"]
     assert found.errors["Unkown op target: 0"] == 1
     assert list(found.errors.values()) == [1, 2]  # the same sentence with other addresses is the same
     assert json.loads(json.dumps(found.to_dict()))["layers"][2]["npu_cycles"] == 802816
+
+
+def test_a_column_of_newer_chips_is_skipped():
+    """For the rk3576 the compiler adds how sparse the weights are, for convolutions alone."""
+    newer = LOG.replace("814603/802816/814603", "814603/802816/814603  12%  ")
+    assert newer != LOG
+    assert parse(newer) == parse(LOG)
+
+
+def test_rows_that_cannot_be_read_are_counted():
+    found = parse(LOG.replace("814603/802816/814603", "814603 cycles"))
+    assert found.totals()["unread"] == 1
+    assert found.totals()["layers"] == 5
 
 
 def test_the_last_table_counts():
