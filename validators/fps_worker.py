@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
-from edge4d.errors import Edge4dError, UsageError
+from edge4d.errors import Edge4dError, RuntimeUnavailable, UsageError
 from edge4d.exporters import has_runtime
 
 if TYPE_CHECKING:
