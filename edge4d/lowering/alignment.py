@@ -63,7 +63,9 @@ def align(
             nodes.append(b.given(x).node)
             continue
         atom = {key: i for i, key in enumerate(part.keys)}
-        nodes.append(b.arrange(x, tuple(tuple(atom[k] for k in g if k in atom) for g in groups), part.packing))
+        nodes.append(
+            b.arrange(part.operand, tuple(tuple(atom[k] for k in g if k in atom) for g in groups), part.packing)
+        )
     sizes: list[int] = []
     logical: list[tuple[int, ...]] = []
     number: dict[Key, int] = {}

@@ -55,9 +55,8 @@ def matrix_product(b: Builder, x: Operand, axis: int, matrix: torch.Tensor, name
     value = b.given(x)
     groups, dim = value.packing.isolate(axis)
     if dim != 1 or len(groups) != 3:
-        memory, atoms = value.packing.reorder(groups).memory, value.packing.logical[axis]
-        at = memory.index(atoms[0])
-        groups = (memory[:at], atoms, memory[at + len(atoms) :])
+        memory, at = value.packing.reorder(groups).memory, sum(map(len, groups[:dim]))
+        groups = (memory[:at], groups[dim], memory[at + len(groups[dim]) :])
     label = f"{b.at.layer}.{name}".strip(".")
     weights = b.derive(Const(matrix, label), x.dtype, lambda: matrix.to(x.dtype).unsqueeze(0), label)
     node = b.emit(aten.matmul.default, b.parameter(weights.tensor, label), b.arrange(value, groups))

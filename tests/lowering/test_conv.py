@@ -66,6 +66,11 @@ def test_single_channel_single_pixel_and_unbatched():
     lowered_equals_eager(randomise(nn.Conv3d(3, 5, 3, padding=1)), clip(3, 4, 5, 6))
 
 
+def test_one_frame_that_padding_makes_three():
+    lowered_equals_eager(randomise(nn.Conv3d(4, 4, 3, padding=(2, 1, 1), groups=4)), clip(1, 4, 1, 5, 5))
+    lowered_equals_eager(randomise(nn.Conv3d(32, 32, 3, padding=(2, 1, 1))), clip(2, 32, 1, 9, 9))
+
+
 def test_every_window_in_the_padding_gives_the_bias():
     lowered_equals_eager(
         randomise(nn.Conv3d(2, 3, (1, 1, 1), stride=(4, 1, 1), padding=(3, 0, 0))), clip(1, 2, 1, 3, 3)

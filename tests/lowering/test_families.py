@@ -283,6 +283,7 @@ AXIS = {
     "squeeze": lambda x: x.mean(2, keepdim=True).squeeze(2).unsqueeze(1),
     "identity": lambda x: x,
     "two_outputs": lambda x: {"a": x.transpose(1, 4), "b": [x.flatten(2), x.sum((1, 2, 3, 4))]},
+    "class_token": lambda x: torch.cat([torch.ones(len(x), 1, 4).double(), x.flatten(2).transpose(1, 2)], 1),
     "rank7_output": lambda x: x.reshape(-1, 2, 2, 3, 5, 2, 3).transpose(1, 5),
 }
 

@@ -30,6 +30,7 @@ def test_the_verdict(case: Case):
     assert report.ok == case.passes
 
 
+@pytest.mark.newest
 @ALL
 def test_the_ranks_of_a_run(case: Case):
     """What is reported is what happens, and what happens is reported."""

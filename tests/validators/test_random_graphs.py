@@ -11,6 +11,8 @@ from tests.validators.execution import observe
 from tests.validators.random_graphs import random_graph
 from tests.validators.test_corpus import compare
 
+pytestmark = pytest.mark.newest
+
 
 def survey(seeds):
     """Compare each graph with its run, and count what there was."""
