@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from edge4d.blocks.choice import BlockSpec, Choice
 from edge4d.blocks.registry import EXACT, names
 from edge4d.errors import UsageError
 from edge4d.planning import Planner
+from edge4d.replanning import MAX_ERROR, lower_within
 from edge4d.report import ExportReport, PlanReport
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from edge4d.exporters.autotune import Autotuner
+    from edge4d.lowered import Lowered
     from edge4d.subject import Subject
     from edge4d.swap_report import SwapReport
     from edge4d.validators.parity import ParityReport
@@ -31,6 +35,9 @@ __all__ = ["BLOCKS", "check_block", "export", "plan_report"]
 
 BLOCKS = (EXACT, *names())
 """What ``--block`` takes: `exact` keeps every number, the others are structures that replace a Conv3d."""
+
+AUTOTUNE_BUDGET = 60.0
+"""Seconds of timing by default."""
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
@@ -52,6 +59,10 @@ def export(
     runtime: str | None = None,
     formulations: Sequence[str | tuple[str, str]] = (),
     max_weight_growth: float | None = None,
+    max_activation_memory: int | None = None,
+    max_error: float = MAX_ERROR,
+    autotune: str | None = None,
+    autotune_budget: float = AUTOTUNE_BUDGET,
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
@@ -63,6 +74,7 @@ def export(
     force: bool = False,
     profile: str | None = None,
     stage: Stage | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> ExportReport:
     """Export a trained 3-D network as an ONNX graph of rank ≤ 4 and check it.
 
@@ -78,6 +90,11 @@ def export(
             badly are left out.
         formulations: ``"layer4.*=taps"``; which formulation layers get, where it fits.
         max_weight_growth: how many times its own weights a layer may get; Winograd's F(4, 3) doubles them.
+        max_activation_memory: bytes that a formulation may need between a layer's input and its result.
+        max_error: how far the network may stray from eager float32, relative to the range of each output; a plan that
+            strays further is made again with milder formulations. Looked at with `parity` only.
+        autotune: a runtime that is here; formulations are timed on it instead of predicted. Implies `runtime`.
+        autotune_budget: seconds that this may take; what it has not come to is predicted.
         input_shapes: logical shapes for a model file that carries none.
         factory: ``package.module:callable`` that builds the module of a state_dict.
         trust_pickle: allow a file that runs code when it is read.
@@ -89,6 +106,7 @@ def export(
         force: replace an existing output.
         profile: a device profile, by name or path, whose limits the artifact must keep too.
         stage: wraps each stage of the work, given its name; for progress.
+        progress: told a line for each layer that is timed.
 
     Returns:
         A report; `.ok` is false when the gate has findings or the numbers differ. The files are written either way.
@@ -107,7 +125,11 @@ def export(
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
-    planner = Planner.of(runtime, formulations, max_weight_growth)
+    planner, tuner = _planner(
+        runtime, formulations, max_weight_growth, max_activation_memory, autotune, autotune_budget, progress
+    )
+    if not max_error > 0:
+        raise UsageError(f"no network stays within an error of {max_error}", hint="give a number above 0, e.g. 1e-5")
     check_opset(opset)
     target = _target(model, output)
     if not (isinstance(model, str | Path) and target == Path(model)):  # an ONNX file as MODEL: loading says it best
@@ -127,9 +149,13 @@ def export(
         "seed": seed,
         "factory": factory,
         **planner.to_dict(),
+        **({"autotune": autotune} if autotune is not None else {}),
+        **({"max_error": max_error} if max_error != MAX_ERROR else {}),
     }
-    report = _export(subject, target, options, planner, sets if parity else 0, clock, held)
+    report = _export(subject, target, options, planner, sets if parity else 0, clock, held, max_error)
     report.swap = swapped
+    if tuner is not None:
+        report.notes.append(tuner.note())
     return report
 
 
@@ -144,10 +170,14 @@ def plan_report(
     runtime: str | None = None,
     formulations: Sequence[str | tuple[str, str]] = (),
     max_weight_growth: float | None = None,
+    max_activation_memory: int | None = None,
+    autotune: str | None = None,
+    autotune_budget: float = AUTOTUNE_BUDGET,
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
     stage: Stage | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> PlanReport:
     """A dry run of `export`: what every operator above rank 4 becomes, or why it is declined. Arguments as there.
 
@@ -161,14 +191,44 @@ def plan_report(
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
-    planner = Planner.of(runtime, formulations, max_weight_growth)
+    planner, tuner = _planner(
+        runtime, formulations, max_weight_growth, max_activation_memory, autotune, autotune_budget, progress
+    )
     clock = _Clock(stage)
     with clock("loading"):
         subject = Subject.of(model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle)
     swapped = _swapped(subject, choice, block, block_options, calib, clock, measure=False)
     with clock("planning"):
         layers = plan(subject.model, subject.args, subject.kwargs, planner=planner)
+    if tuner is not None:
+        subject.notes.append(tuner.note())
     return PlanReport(subject.source, choice.label, layers, subject.notes, swapped)
+
+
+def _planner(
+    runtime: str | None,
+    formulations: Sequence[str | tuple[str, str]],
+    max_weight_growth: float | None,
+    max_activation_memory: int | None,
+    autotune: str | None,
+    budget: float,
+    progress: Callable[[str], None] | None,
+) -> tuple[Planner, Autotuner | None]:
+    """The planner, and what times layers for it: the core knows no runtime, so that is handed to it here."""
+    if autotune is not None and runtime not in (None, autotune):
+        raise UsageError(
+            f"--for {runtime} and --autotune {autotune} are two runtimes", hint="leave --for out; --autotune implies it"
+        )
+    planner = Planner.of(runtime or autotune, formulations, max_weight_growth, max_activation_memory)
+    if autotune is None:
+        return planner, None
+    if not budget > 0:
+        raise UsageError(f"nothing is timed in {budget:g} s", hint="give --autotune-budget some seconds, e.g. 60s")
+    from edge4d import exporters
+    from edge4d.exporters.autotune import Autotuner
+
+    tuner = Autotuner(exporters.get(autotune), budget=budget, progress=progress)
+    return replace(planner, tuner=tuner), tuner
 
 
 def _target(model: Any, output: str | Path | None) -> Path:
@@ -247,6 +307,7 @@ def _export(
     sets: int,
     clock: _Clock,
     profile: Profile | None,
+    max_error: float,
 ) -> ExportReport:
     from edge4d.artifact import describe
     from edge4d.exporters.onnx import to_onnx
@@ -254,8 +315,14 @@ def _export(
     from edge4d.lowered import lower
     from edge4d.validators.rank import check_rank
 
+    def lowered_by(chosen: Planner) -> Lowered:
+        return lower(subject.model, subject.args, subject.kwargs, planner=chosen)
+
     with clock("capturing and lowering"):
-        lowered = lower(subject.model, subject.args, subject.kwargs, planner=planner)
+        if sets:
+            lowered, planner = lower_within(subject, planner, max_error, options["seed"], lowered_by)
+        else:
+            lowered = lowered_by(planner)
     with clock("translating to ONNX"):
         graph = to_onnx(lowered, opset=options["opset"], simplify=options["simplify"])
     described = {"version": __version__, "block": options["block"], "source": subject.source}

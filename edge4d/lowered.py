@@ -17,7 +17,7 @@ from edge4d.lowering.driver import Interpretation, interpret
 from edge4d.planning import LayerPlan, Planner
 from edge4d.ports import Port
 
-__all__ = ["Lowered", "lower", "plan"]
+__all__ = ["Lowered", "lower", "plan", "unpack"]
 
 Progress = Callable[[int, int], None]
 
@@ -54,7 +54,7 @@ class Lowered:
 
     def unpack(self, outputs: tuple[torch.Tensor, ...]) -> Any:
         """Packed outputs in the structure and the logical shapes that the model itself returns."""
-        leaves = [_unpack(tensor, port) for tensor, port in zip(outputs, self.outputs, strict=True)]
+        leaves = [unpack(tensor, port) for tensor, port in zip(outputs, self.outputs, strict=True)]
         return pytree.tree_unflatten(leaves, self._out_spec)
 
 
@@ -67,7 +67,8 @@ def _pack(tensor: torch.Tensor, port: Port) -> torch.Tensor:
     return tensor if port.packing is None else einops.rearrange(tensor, port.packing)
 
 
-def _unpack(tensor: torch.Tensor, port: Port) -> torch.Tensor:
+def unpack(tensor: torch.Tensor, port: Port) -> torch.Tensor:
+    """One packed output in its logical shape."""
     if port.packing is None:
         return tensor
     left, right = port.packing.split("->")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edge4d.errors import UsageError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edge4d.lowering.conv.cost import Cost
     from edge4d.lowering.conv.spec import ConvSpec
 
-__all__ = ["RUNTIMES", "LayerPlan", "Planner", "choose", "costs"]
+__all__ = ["MILDER", "RUNTIMES", "LayerPlan", "Planner", "Tuner", "choose", "costs", "estimates"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class LayerPlan:
         hint: what to do about it.
         macs: multiply-accumulates (convolutions; 0 for the rest).
         nodes: emitted calls.
+        moves: those of them that only move data: slices, pads, joins, transposes.
+        estimates: milliseconds of each formulation that was weighed, the chosen one among them.
+        measured: whether the runtime was timed (`--autotune`) or a model of it asked.
     """
 
     layer: str
@@ -43,14 +46,31 @@ class LayerPlan:
     hint: str = ""
     macs: int = 0
     nodes: int = 0
+    moves: int = 0
+    estimates: Mapping[str, float] = field(default_factory=dict)
+    measured: bool = False
+
+    @property
+    def why(self) -> str:
+        """The chosen formulation's milliseconds and those of the next best, for people."""
+        if self.becomes not in self.estimates:
+            return ""
+        own = self.estimates[self.becomes]
+        others = sorted((ms, name) for name, ms in self.estimates.items() if name != self.becomes)[:2]
+        said = [f"{own:.3g} ms {'measured' if self.measured else 'predicted'}", *(f"{n} {ms:.3g}" for ms, n in others)]
+        return "; ".join(said)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready mapping."""
-        return asdict(self) | {"shape": list(self.shape)}
+        estimates = {name: float(f"{ms:.4g}") for name, ms in self.estimates.items()}
+        return asdict(self) | {"shape": list(self.shape), "estimates": estimates}
 
 
 NEAR = 1.1
 """The estimate is no better than this; what lies within it counts as equal."""
+
+WORTH_TIMING = 2.5
+"""A formulation that is predicted to take longer than this many times the best is not timed."""
 
 _MATRIX_FORMS = frozenset({"winograd-2", "winograd-3", "winograd-4", "short"})
 
@@ -64,6 +84,23 @@ RUNTIMES: dict[str, frozenset[str]] = {
 convolution with a change of layout before it, which it runs on the CPU."""
 
 
+MILDER: tuple[frozenset[str], ...] = (
+    frozenset(),
+    frozenset({"winograd-3", "winograd-4", "short"}),
+    _MATRIX_FORMS | {"winograd-split"},
+)
+"""What is left out when the numbers come out too far off, step by step: first the transforms with large factors, then
+every transform."""
+
+
+class Tuner(Protocol):
+    """Times formulations of one layer; see `edge4d.exporters.autotune`."""
+
+    def times(self, spec: ConvSpec, names: Iterable[str]) -> Mapping[str, float]:
+        """Milliseconds of those that could be timed."""
+        ...
+
+
 @dataclass(frozen=True)
 class Planner:
     """What the user asks of the choice of formulations.
@@ -72,11 +109,17 @@ class Planner:
         runtime: for which runtime the graph is meant; None for one that is good on all.
         formulations: (layer pattern, formulation); a later one overrides an earlier one.
         max_weight_growth: how many times its own weights a layer may get; None for no limit.
+        max_activation_memory: bytes that may lie between a layer's input and its result; None for no limit.
+        mild: how many steps of `MILDER` are taken.
+        tuner: times the formulations; None to predict.
     """
 
     runtime: str | None = None
     formulations: tuple[tuple[str, str], ...] = ()
     max_weight_growth: float | None = None
+    max_activation_memory: int | None = None
+    mild: int = 0
+    tuner: Tuner | None = None
 
     @classmethod
     def of(
@@ -84,6 +127,7 @@ class Planner:
         runtime: str | None = None,
         formulations: Iterable[str | tuple[str, str]] = (),
         max_weight_growth: float | None = None,
+        max_activation_memory: int | None = None,
     ) -> Planner:
         """Read what the user gave; a formulation is ``"layer4.*=taps"``, ``"taps"`` for every layer, or a pair.
 
@@ -98,13 +142,15 @@ class Planner:
             raise UsageError(
                 f"weights cannot be kept below {max_weight_growth} times their size", hint="give 1 or more"
             )
+        if max_activation_memory is not None and max_activation_memory < 0:
+            raise UsageError(f"activations cannot be kept within {max_activation_memory} bytes", hint="give 0 or more")
         rules = []
         for item in formulations:
             pattern, _, name = item.rpartition("=") if isinstance(item, str) else (item[0], "=", item[1])
             if name not in FORMULATIONS:
                 raise UsageError(f"unknown formulation {name!r}", hint=_known(name, FORMULATIONS))
             rules.append((pattern or "*", name))
-        return cls(runtime, tuple(rules), max_weight_growth)
+        return cls(runtime, tuple(rules), max_weight_growth, max_activation_memory)
 
     def to_dict(self) -> dict[str, Any]:
         """What a recipe keeps; empty when nothing was asked."""
@@ -112,6 +158,7 @@ class Planner:
             "for": self.runtime,
             "formulations": [f"{pattern}={name}" for pattern, name in self.formulations],
             "max_weight_growth": self.max_weight_growth,
+            "max_activation_memory": self.max_activation_memory,
         }
         return {key: value for key, value in asked.items() if value}
 
@@ -149,15 +196,39 @@ def choose(spec: ConvSpec, planner: Planner | None = None, layer: str = "") -> s
         if pattern == layer:
             raise UsageError(f"layer {layer} cannot be {name}: {reason}", hint="edge4d plan shows what it becomes")
         break  # a pattern for many layers means those that it fits
+    found, measured = estimates(spec, planner)
+    limit = (1 if measured else NEAR) * min(found.values())
+    return next(name for name, ms in found.items() if ms <= limit)
+
+
+def estimates(spec: ConvSpec, planner: Planner) -> tuple[dict[str, float], bool]:
+    """Milliseconds of the formulations that a layer may get, simplest first, and whether they are measured.
+
+    Where only some could be timed, the others do not compete; where none could, the prediction stands.
+    """
+    from edge4d.lowering.conv.rates import GENERAL, RATES
+
     found = costs(spec)
     allowed = {name: cost for name, cost in found.items() if _allowed(spec, name, cost, planner)} or found
-    limit = NEAR * min(cost.total for cost in allowed.values())
-    return next(name for name, cost in allowed.items() if cost.total <= limit)
+    rates = RATES.get(planner.runtime or "", GENERAL)
+    predicted = {name: rates.milliseconds(cost) for name, cost in allowed.items()}
+    if planner.tuner is None or len(predicted) == 1:
+        return predicted, False
+    limit = WORTH_TIMING * min(predicted.values())
+    times = planner.tuner.times(spec, [name for name, ms in predicted.items() if ms <= limit])
+    timed = {name: times[name] for name in predicted if name in times}
+    return (timed, True) if timed else (predicted, False)
 
 
 def _allowed(spec: ConvSpec, name: str, cost: Cost, planner: Planner) -> bool:
     if planner.runtime is not None and name in RUNTIMES[planner.runtime]:
         return False
+    if name in MILDER[planner.mild]:
+        return False
+    if planner.max_activation_memory is not None:
+        held = cost.held * spec.x.dtype.itemsize
+        if held > planner.max_activation_memory:
+            return False
     own = math.prod(spec.weight.shape)
     return planner.max_weight_growth is None or cost.weights <= planner.max_weight_growth * own
 

@@ -47,6 +47,11 @@ class PlanReport:
         """Multiply-accumulates of all convolutions."""
         return sum(layer.macs for layer in self.layers)
 
+    @property
+    def moves(self) -> int:
+        """Calls of 3-D convolutions that only move data: slices, pads, joins, transposes."""
+        return sum(layer.moves for layer in self.layers if layer.macs)
+
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""
         return {
@@ -54,6 +59,7 @@ class PlanReport:
             "source": self.source,
             "block": self.block,
             "macs": self.macs,
+            "moves": self.moves,
             "layers": [layer.to_dict() for layer in self.layers],
             "swap": self.swap.to_dict() if self.swap is not None else None,
             "notes": self.notes,
@@ -68,10 +74,16 @@ class PlanReport:
                 "x".join(map(str, layer.shape)),
                 layer.becomes or "DECLINED",
                 f"{layer.macs / 1e6:.1f}" if layer.macs else "",
+                f"{layer.moves}" if layer.moves else "",
+                layer.why,
             ]
             for layer in self.layers
         ]
-        lines = [table(["layer", "operator", "result", "becomes", "M MACs"], rows, right=(4,))] if rows else []
+        lines = (
+            [table(["layer", "operator", "result", "becomes", "M MACs", "moves", "why"], rows, right=(4, 5))]
+            if rows
+            else []
+        )
         if self.swap is not None:
             lines.insert(0, self.swap.to_text())
         declined = [layer for layer in self.layers if layer.becomes is None]
@@ -83,7 +95,7 @@ class PlanReport:
         covered = len(self.layers) - len(declined)
         lines.append(
             f"{covered} of {len(self.layers)} operators above rank 4 have a way to rank 4"
-            f" ({self.macs / 1e9:.2f} G multiply-accumulates in 3-D convolutions)"
+            f" ({self.macs / 1e9:.2f} G multiply-accumulates in 3-D convolutions; {self.moves} calls of theirs move data)"
         )
         return "\n".join(lines)
 

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from edge4d.cli.options import (
+    Autotune,
+    AutotuneBudget,
     Blocks,
     Calib,
     Energy,
@@ -15,10 +17,13 @@ from edge4d.cli.options import (
     Formulations,
     InputShapes,
     Json,
+    MaxActivationMemory,
     MaxWeightGrowth,
     Output,
     Seed,
     TrustPickle,
+    parse_bytes,
+    parse_seconds,
     parse_shapes,
 )
 from edge4d.cli.output import emit_json, emit_text, note, stage
@@ -32,6 +37,9 @@ def command(
     runtime: For = None,
     formulation: Formulations = None,
     max_weight_growth: MaxWeightGrowth = None,
+    max_activation_memory: MaxActivationMemory = None,
+    autotune: Autotune = None,
+    autotune_budget: AutotuneBudget = "60s",
     output: Output = None,
     input_shape: InputShapes = None,
     factory: Factory = None,
@@ -43,6 +51,10 @@ def command(
         str | None,
         typer.Option("--profile", metavar="NAME|FILE", help="Hold the result against a device's limits too."),
     ] = None,
+    max_error: Annotated[
+        float,
+        typer.Option("--max-error", help="How far the network may stray, relative to the range of each output."),
+    ] = 1e-5,
     seed: Seed = 0,
     force: Force = False,
     as_json: Json = False,
@@ -59,6 +71,7 @@ def command(
         edge4d export model.pt --block exact -o deploy/model.onnx --force
         edge4d export weights.pth --factory my.models:build --block 'layer4.*=proposed-add'
         edge4d export model.pt2 --profile rknn --for rknn
+        edge4d export model.pt2 --autotune onnxruntime --autotune-budget 2m
         edge4d export model.pt2 --formulation 'layer4.*=taps' --max-weight-growth 1.5
         edge4d export model.pt2 --json | jq .parity.ok
     """
@@ -73,16 +86,21 @@ def command(
         runtime=runtime,
         formulations=formulation or (),
         max_weight_growth=max_weight_growth,
+        max_activation_memory=parse_bytes(max_activation_memory),
+        autotune=autotune,
+        autotune_budget=parse_seconds(autotune_budget),
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,
         opset=opset,
         simplify=simplify,
         parity=parity,
+        max_error=max_error,
         seed=seed,
         force=force,
         profile=profile,
         stage=stage,
+        progress=note,
     )
     for sentence in report.notes:
         note(f"note: {sentence}")

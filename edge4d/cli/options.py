@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "Autotune",
+    "AutotuneBudget",
     "Blocks",
     "Calib",
     "Energy",
@@ -20,6 +23,7 @@ __all__ = [
     "Formulations",
     "InputShapes",
     "Json",
+    "MaxActivationMemory",
     "MaxWeightGrowth",
     "Output",
     "Providers",
@@ -27,6 +31,8 @@ __all__ = [
     "Threads",
     "TrustPickle",
     "complete_structure",
+    "parse_bytes",
+    "parse_seconds",
     "parse_settings",
     "parse_shape_ranges",
     "parse_shapes",
@@ -141,6 +147,30 @@ MaxWeightGrowth = Annotated[
     typer.Option("--max-weight-growth", metavar="X", help="The most times its own weights that a layer may get."),
 ]
 
+MaxActivationMemory = Annotated[
+    str | None,
+    typer.Option(
+        "--max-activation-memory",
+        metavar="64MiB",
+        help="The most memory that a formulation may need between a layer's input and its result.",
+    ),
+]
+
+Autotune = Annotated[
+    str | None,
+    typer.Option(
+        "--autotune",
+        metavar="RUNTIME",
+        help="Time the formulations of each kind of layer on this runtime, which must be here, instead of predicting "
+        "them: onnxruntime or openvino. Times are kept under the user's cache folder.",
+        autocompletion=_complete_runtime,
+    ),
+]
+
+AutotuneBudget = Annotated[
+    str, typer.Option("--autotune-budget", metavar="60s", help="How long timing may take; the rest is predicted.")
+]
+
 Energy = Annotated[
     float | None, typer.Option("--energy", help="r2plus1d: keep this share of each weight's squared norm, e.g. 0.99.")
 ]
@@ -160,6 +190,34 @@ def parse_shapes(texts: Sequence[str] | None) -> tuple[tuple[int, ...], ...]:
     from edge4d.loading import parse_shape
 
     return tuple(parse_shape(text) for text in texts or ())
+
+
+def parse_seconds(text: str) -> float:
+    """``60s``, ``1.5m`` or ``60`` as seconds.
+
+    Raises:
+        UsageError: anything else.
+    """
+    return _quantity(text, {"": 1, "s": 1, "m": 60, "h": 3600}, "a time", "e.g. 60s or 2m")
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """``64MiB``, ``2GiB`` or ``4096`` as bytes; None as it is.
+
+    Raises:
+        UsageError: anything else.
+    """
+    units = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
+    return None if text is None else int(_quantity(text, units, "an amount of memory", "e.g. 64MiB"))
+
+
+def _quantity(text: str, units: dict[str, int], what: str, example: str) -> float:
+    from edge4d.errors import UsageError
+
+    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([A-Za-z]*)", text.strip())
+    if match is None or match[2] not in units:
+        raise UsageError(f"{text!r} is not {what}", hint=example)
+    return float(match[1]) * units[match[2]]
 
 
 def parse_settings(texts: Sequence[str] | None) -> dict[str, str]:

@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from edge4d.cli.options import (
+    Autotune,
+    AutotuneBudget,
     Blocks,
     Calib,
     Energy,
@@ -14,8 +16,11 @@ from edge4d.cli.options import (
     Formulations,
     InputShapes,
     Json,
+    MaxActivationMemory,
     MaxWeightGrowth,
     TrustPickle,
+    parse_bytes,
+    parse_seconds,
     parse_shapes,
 )
 from edge4d.cli.output import emit_json, emit_text, note, stage
@@ -29,6 +34,9 @@ def command(
     runtime: For = None,
     formulation: Formulations = None,
     max_weight_growth: MaxWeightGrowth = None,
+    max_activation_memory: MaxActivationMemory = None,
+    autotune: Autotune = None,
+    autotune_budget: AutotuneBudget = "60s",
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
@@ -41,6 +49,7 @@ def command(
     Examples:
         edge4d plan model.pt2
         edge4d plan checkpoint.pth --factory my.models:build --input-shape 1x3x16x112x112
+        edge4d plan model.pt2 --autotune openvino
         edge4d plan model.pt2 --json | jq '.layers[] | select(.becomes == null)'
     """
     from edge4d.exporting import plan_report
@@ -53,10 +62,14 @@ def command(
         runtime=runtime,
         formulations=formulation or (),
         max_weight_growth=max_weight_growth,
+        max_activation_memory=parse_bytes(max_activation_memory),
+        autotune=autotune,
+        autotune_budget=parse_seconds(autotune_budget),
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,
         stage=stage,
+        progress=note,
     )
     for sentence in report.notes:
         note(f"note: {sentence}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import fx
@@ -22,7 +22,7 @@ from edge4d.lowering import registry
 from edge4d.lowering.registry import Decline, Site
 from edge4d.lowering.values import Const, Operand, Value
 from edge4d.packing import MAX_RANK, Groups, Packing
-from edge4d.planning import Planner, choose
+from edge4d.planning import Planner, choose, estimates
 from edge4d.repacking import plan_repack
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Builder", "Declined", "Provenance"]
 
 aten = torch.ops.aten
+
+Planned: TypeAlias = "tuple[str | None, int, dict[str, float], bool]"
+"""Formulation, multiply-accumulates, milliseconds of each formulation weighed, whether those are measured."""
+
+_NOTHING: Planned = (None, 0, {}, False)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Builder:
         self.graph = fx.Graph()
         self.parameters: dict[str, torch.Tensor] = {}
         self.at = Provenance()
-        self._planned: tuple[str | None, int] = (None, 0)
+        self._planned = _NOTHING
         self._mode = mode
         self._planner = planner or Planner()
         self._emitted: dict[Any, fx.Node] = {}
@@ -172,12 +177,12 @@ class Builder:
     def plan(self, spec: ConvSpec) -> str:
         """The formulation of a 3-D convolution, remembered for the report."""
         name = choose(spec, self._planner, self.at.layer)
-        self._planned = (name, self._planned[1] + spec.macs)
+        self._planned = (name, self._planned[1] + spec.macs, *estimates(spec, self._planner))
         return name
 
-    def take_plan(self) -> tuple[str | None, int]:
-        """Formulation and multiply-accumulates of the convolutions planned since the last call."""
-        planned, self._planned = self._planned, (None, 0)
+    def take_plan(self) -> Planned:
+        """What was planned of convolutions since the last call."""
+        planned, self._planned = self._planned, _NOTHING
         return planned
 
     # ---- physical level -----------------------------------------------------------------------------------------

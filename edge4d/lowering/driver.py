@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ from edge4d.ports import Port
 __all__ = ["Interpretation", "interpret"]
 
 aten = torch.ops.aten
+
+_MOVES = {aten.slice.Tensor, aten.constant_pad_nd.default, aten.cat.default, aten.permute.default}
+"""Calls that only move data; a reshape of ours never does."""
 
 _CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_scalar.default}
 
@@ -141,7 +145,8 @@ class _Interpreter:
         except Declined as declined:
             self._declined(node, declined)
             return pytree.tree_map_only(torch.Tensor, self._hole, result)
-        self._note(node, len(self.b.graph.nodes) - before)
+        fresh = islice(reversed(self.b.graph.nodes), len(self.b.graph.nodes) - before)
+        self._note(node, list(fresh))
         return lowered
 
     def _item(self, node: fx.Node) -> Any:
@@ -159,17 +164,19 @@ class _Interpreter:
         packing = Packing.frames(tuple(val.shape))
         return self.b.value(self.b.placeholder("declined", packing.physical_shape, val.dtype), packing)
 
-    def _note(self, node: fx.Node, emitted: int) -> None:
+    def _note(self, node: fx.Node, fresh: list[fx.Node]) -> None:
+        emitted, moves = len(fresh), sum(made.target in _MOVES for made in fresh)
         shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(node.meta.get("val")) if hasattr(leaf, "shape")]
         fed = [tuple(n.meta["val"].shape) for n in node.all_input_nodes if hasattr(n.meta.get("val"), "shape")]
         if max((len(shape) for shape in [*shapes, *fed]), default=0) <= MAX_RANK:
             return
-        formulation, macs = self.b.take_plan()
+        formulation, macs, weighed, measured = self.b.take_plan()
         becomes = formulation or (
             "packing only" if emitted == 0 else f"{emitted} {'call' if emitted == 1 else 'calls'} of rank ≤ {MAX_RANK}"
         )
         at = self.b.at
-        self.layers.append(LayerPlan(at.layer, at.line, at.op, shapes[0], becomes, macs=macs, nodes=emitted))
+        told = dict(macs=macs, nodes=emitted, moves=moves, estimates=weighed, measured=measured)
+        self.layers.append(LayerPlan(at.layer, at.line, at.op, shapes[0], becomes, **told))
 
     def _declined(self, node: fx.Node, declined: Declined) -> None:
         shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(node.meta.get("val")) if hasattr(leaf, "shape")]

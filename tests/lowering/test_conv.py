@@ -28,6 +28,7 @@ CONVS = {
     "temporal_only_stride": dict(kernel_size=(3, 1, 1), stride=(2, 2, 1), padding=(1, 1, 0)),
     "stride": dict(kernel_size=3, stride=(2, 1, 3), padding=1),
     "stride_beyond_kernel": dict(kernel_size=2, stride=3),
+    "patches": dict(kernel_size=(2, 3, 2), stride=(2, 3, 1), groups=2),
     "dilation": dict(kernel_size=3, dilation=(2, 1, 2), padding=(2, 1, 2)),
     "dilation_stride": dict(kernel_size=3, dilation=(2, 2, 1), stride=2, padding=(3, 0, 1)),
     "padding_beyond_kernel": dict(kernel_size=2, padding=(4, 3, 2)),

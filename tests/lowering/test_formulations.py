@@ -53,6 +53,19 @@ def applies(name: str, case: dict, transposed: bool = False) -> bool:
     if name.startswith("winograd"):
         along_time = [v if isinstance(v, int) else v[0] for v in (case.get("stride", 1), case.get("dilation", 1))]
         return kernel[0] > 1 and along_time == [1, 1] and kernel[0] + int(name[-1]) <= 9  # more points are refused
+    stride, padding, dilation, taps = (
+        value if isinstance(value, int | str) else value[0]
+        for value in (case.get("stride", 1), case.get("padding", 0), case.get("dilation", 1), kernel)
+    )
+    if name == "patchify":
+        return taps > 1 and (stride, padding, dilation) == (taps, 0, 1)
+    if name == "padded":
+        return taps > 1 and padding not in (0, "valid") and "padding_mode" not in case
+    if name == "folded":
+        without = ("same_even", "same_dilated", "padding_beyond_kernel", "replicate")  # uneven planes, many frames
+        return taps > 1 and all(case is not CONVS[unfit] for unfit in without)
+    if name == "regrouped":
+        return stride > 1 and case.get("groups", 1) == 1
     return {"taps": True, "stacked": kernel[0] > 1, "temporal": kernel[1:] == (1, 1), "phases": False}[name]
 
 
@@ -75,14 +88,37 @@ def test_every_formulation_is_exercised():
     assert TRANSPOSED
 
 
-@pytest.mark.parametrize(
-    "formulation", ["stacked", "temporal", "phases", "winograd-2", "winograd-4", "short", "winograd-split"]
-)
+@pytest.mark.parametrize("formulation", [name for name in FORMULATIONS if name != "taps"])
 def test_a_formulation_says_why_it_does_not_fit(formulation, force):
     refused = force(formulation)
     lowered_equals_eager(randomise(nn.Conv3d(2, 3, (1, 3, 3))), torch.randn(1, 2, 3, 5, 5))
     assert len(refused) == 1
     assert refused[0]
+
+
+@pytest.mark.parametrize("order", ["given as patches", "given as a clip"])
+def test_a_patch_embedding_is_one_product_and_moves_nothing(order):
+    class Patches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv3d(3, 8, (2, 4, 5), stride=(2, 4, 5))
+
+        def forward(self, rows):
+            clip = rows.view(-1, 3, 2, 4, 5) if order == "given as patches" else rows
+            return self.conv(clip).flatten(1)
+
+    shape = (6, 3 * 2 * 4 * 5) if order == "given as patches" else (6, 3, 2, 4, 5)
+    lowered = lowered_equals_eager(randomise(Patches()), torch.randn(shape))
+    work = [op for op in ops_of(lowered) if "reshape" not in op]
+    assert work == ["aten.mm.default", "aten.add.Tensor"]
+    assert [layer.becomes for layer in lowered.layers if layer.macs] == ["patchify"]
+
+
+def test_pieces_of_a_clip_and_folded_time_move_nothing():
+    pieces = lowered_equals_eager(randomise(nn.Conv3d(4, 8, (2, 3, 3), stride=(2, 1, 1))), torch.randn(1, 4, 6, 7, 8))
+    pointwise = lowered_equals_eager(randomise(nn.Conv3d(4, 8, 1)), torch.randn(2, 4, 3, 7, 8))
+    for lowered in (pieces, pointwise):
+        assert [op for op in ops_of(lowered) if "reshape" not in op] == ["aten.conv2d.default"]
 
 
 def test_the_number_of_convolutions_is_that_of_the_formulation(force):
@@ -94,6 +130,8 @@ def test_the_number_of_convolutions_is_that_of_the_formulation(force):
         ("winograd-4", 1),
         ("short", 1),
         ("winograd-split", 4),
+        ("padded", 3),
+        ("folded", 1),
     ):
         force(formulation)
         assert sum("conv2d" in op for op in ops_of(lowered_equals_eager(module, clip))) == count
@@ -107,9 +145,7 @@ axis = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.int
     st.tuples(axis, axis, axis),
     st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)),
     st.sampled_from([(1, 1, 1), (4, 2, 1), (4, 4, 2), (3, 6, 3)]),
-    st.sampled_from(
-        ["taps", "stacked", "temporal", "winograd-2", "winograd-3", "winograd-4", "short", "winograd-split"]
-    ),
+    st.sampled_from([name for name in FORMULATIONS if name != "phases"]),
     st.integers(1, 2),
     st.booleans(),
 )

@@ -1,8 +1,4 @@
-"""What a formulation costs, in multiply-accumulates of a wide 2-D convolution: the planner's one currency.
-
-The weights below are those of a CPU with vector instructions, rounded; they rank formulations of one layer, and predict
-no milliseconds. Where a runtime is at hand, measuring beats them.
-"""
+"""What a formulation costs: the work it consists of, and how long a runtime takes for each kind of work."""
 
 from __future__ import annotations
 
@@ -13,19 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge4d.lowering.conv.spec import ConvSpec
 
-__all__ = ["Cost", "frame_macs", "frame_sizes"]
+__all__ = ["WORK", "Cost", "Rates", "frame_macs", "frame_sizes"]
 
-_MOVED = 16
-"""Reading or writing one element, in multiply-accumulates."""
+WORK = ("wide", "narrow", "grouped", "depthwise", "ragged", "matrix", "moved", "calls")
+"""Kinds of work. The first five are multiply-accumulates of 2-D convolutions: of at least 16 input channels a group;
+of fewer; of fewer in more than one group; of one channel a group; and the same where the channels are no multiple of 4,
+which vector layouts take in fours. Then those of products along time, elements read or written besides, calls."""
 
-_CALL = 300_000
-"""Starting one operator."""
-
-_MATRIX = 3
-"""A product with a matrix as small as a clip is long runs at a third of a convolution's speed."""
-
-_NARROW = 16
-"""Input channels a group that fill the vector units; fewer are slower in proportion, 4 times at most."""
+_FULL = 16
+"""Input channels a group that fill the vector units."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +31,8 @@ class Cost:
         matrix_macs: multiply-accumulates of matrix products along time.
         calls: operators that do work.
         weights: elements of its weights.
+        groups: channel groups of those convolutions.
+        held: elements of what lies between its input and its result, all at once.
     """
 
     macs: int
@@ -47,12 +41,44 @@ class Cost:
     matrix_macs: int = 0
     calls: int = 1
     weights: int = 0
+    groups: int = 1
+    held: int = 0
 
     @property
-    def total(self) -> float:
-        """In multiply-accumulates of a wide convolution."""
-        slower = min(4.0, max(1.0, _NARROW / self.channels))
-        return self.macs * slower + self.matrix_macs * _MATRIX + self.moved * _MOVED + self.calls * _CALL
+    def kind(self) -> str:
+        """Which of the first five kinds of `WORK` its convolutions are."""
+        if self.channels == 1 and self.groups > 1:
+            return "ragged" if self.groups % 4 else "depthwise"
+        if self.channels >= _FULL:
+            return "wide"
+        return "grouped" if self.groups > 1 else "narrow"
+
+    @property
+    def work(self) -> tuple[int, ...]:
+        """Amounts in the order of `WORK`."""
+        convolved = tuple(self.macs if kind == self.kind else 0 for kind in WORK[:5])
+        return (*convolved, self.matrix_macs, self.moved, self.calls)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Nanoseconds for one of each kind of `WORK` on one runtime, on one core of the machine it was fitted on.
+
+    Only their proportions matter: they rank formulations of one layer. `benchmarks/calibrate.py` fits them.
+    """
+
+    wide: float
+    narrow: float
+    grouped: float
+    depthwise: float
+    ragged: float
+    matrix: float
+    moved: float
+    calls: float
+
+    def milliseconds(self, cost: Cost) -> float:
+        """The prediction for one layer."""
+        return sum(getattr(self, kind) * amount for kind, amount in zip(WORK, cost.work, strict=True)) / 1e6
 
 
 def frame_macs(spec: ConvSpec) -> int:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge4d.lowering.conv import stacked, taps, temporal, transposed, winograd_split
+from edge4d.lowering.conv import (
+    folded,
+    padded,
+    patchify,
+    regrouped,
+    stacked,
+    taps,
+    temporal,
+    transposed,
+    winograd_split,
+)
 from edge4d.lowering.conv.plane import plane_conv
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.winograd import Short, Winograd
@@ -23,14 +33,18 @@ __all__ = ["FORMULATIONS", "Convolution"]
 aten = torch.ops.aten
 
 FORMULATIONS: dict[str, ModuleType | Winograd | Short] = {
+    "patchify": patchify,
     "temporal": temporal,
     "taps": taps,
+    "padded": padded,
     "stacked": stacked,
+    "folded": folded,
     "winograd-2": Winograd(2),
     "winograd-3": Winograd(3),
     "winograd-4": Winograd(4),
     "short": Short(),
     "winograd-split": winograd_split,
+    "regrouped": regrouped,
     "phases": transposed,
 }
 """Exact formulations of a 3-D convolution by name, the simplest first; each has `applies`, `cost` and `rewrite`."""

@@ -42,7 +42,9 @@ def cost(spec: ConvSpec) -> Cost:
     taps, results = spec.kernel[0], spec.shape[T_AXIS]
     moved = 2 * given * (spec.x.shape[T_AXIS] + 2 * taps * results)
     macs = frame_macs(spec) * taps * results
-    return Cost(macs, taps * spec.weight.shape[1], moved, 0, taps + 3, math.prod(spec.weight.shape))
+    held = given * (spec.x.shape[T_AXIS] + 2 * taps * results)
+    weights = math.prod(spec.weight.shape)
+    return Cost(macs, taps * spec.weight.shape[1], moved, 0, taps + 3, weights, spec.groups, held)
 
 
 def rewrite(b: Builder, spec: ConvSpec) -> Operand:

@@ -22,7 +22,7 @@ from edge4d.lowering.values import Const, Operand, Value
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["applies", "cost", "rewrite", "tap_weight"]
+__all__ = ["T_AXIS", "applies", "cost", "plane_spec", "rewrite", "tap_weight", "time_only"]
 
 aten = torch.ops.aten
 T_AXIS = 2
@@ -41,7 +41,9 @@ def cost(spec: ConvSpec) -> Cost:
     copied = sum(seen) if spec.stride[0] > 1 else others
     moved = 2 * given * copied + (2 * made * others + 3 * made * results * (len(seen) - 1) if len(seen) > 1 else 0)
     calls = max(1, 4 * len(seen) - 3)
-    return Cost(frame_macs(spec) * sum(seen), spec.weight.shape[1], moved, 0, calls, math.prod(spec.weight.shape))
+    macs, weights = frame_macs(spec) * sum(seen), math.prod(spec.weight.shape)
+    held = given * max(seen, default=0) + 2 * made * results if len(seen) > 1 else 0
+    return Cost(macs, spec.weight.shape[1], moved, 0, calls, weights, spec.groups, held)
 
 
 def tap_weight(b: Builder, weight: Operand, tap: int) -> Operand:
@@ -64,7 +66,7 @@ def rewrite(b: Builder, spec: ConvSpec) -> Operand:
         part = frames_conv2d(b, plane_spec(spec, x, tap_weight(b, spec.weight, tap), bias if whole else None))
         if whole:
             bias = None
-        term: Value = pad_axes(b, part, _time_only(found.first, results - 1 - found.last))
+        term: Value = pad_axes(b, part, time_only(found.first, results - 1 - found.last))
         total = term if total is None else b.lower(aten.add.Tensor, total, term)
     if total is None:  # every window lies in the padding
         total = Const(torch.zeros(spec.shape, dtype=spec.x.dtype), f"{b.at.layer}.zeros".strip("."))
@@ -98,5 +100,6 @@ def plane_spec(spec: ConvSpec, x: Operand, weight: Operand, bias: Operand | None
     )
 
 
-def _time_only(before: int, after: int) -> list[tuple[int, int]]:
+def time_only(before: int, after: int) -> list[tuple[int, int]]:
+    """Padding of (N, C, T, H, W) along T alone."""
     return [(0, 0), (0, 0), (before, after), (0, 0), (0, 0)]

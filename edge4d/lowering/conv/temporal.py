@@ -42,7 +42,8 @@ def cost(spec: ConvSpec) -> Cost:
     frames, results = spec.x.shape[T_AXIS], spec.shape[T_AXIS]
     macs = frame_macs(spec) * spec.kernel[0] * results
     moved = 2 * (given * frames + made * results)
-    return Cost(macs, spec.weight.shape[1], moved, 0, 3, math.prod(spec.weight.shape))
+    held = given * frames + made * results
+    return Cost(macs, spec.weight.shape[1], moved, 0, 3, math.prod(spec.weight.shape), spec.groups, held)
 
 
 def rewrite(b: Builder, spec: ConvSpec) -> Operand:

@@ -156,6 +156,8 @@ def _cost(spec: ConvSpec, products: Products) -> Cost:
         matrix_macs=given * products.inputs.numel() + made * products.results.numel(),
         calls=3,
         weights=math.prod(spec.weight.shape) // spec.kernel[0] * products.groups,
+        groups=spec.groups,
+        held=(given + made) * products.count,
     )
 
 

@@ -20,7 +20,7 @@ from edge4d.lowering.axis import concat, pad_axes, slice_axis
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
 from edge4d.lowering.conv.spec import ConvSpec
-from edge4d.lowering.conv.taps import T_AXIS, plane_spec
+from edge4d.lowering.conv.taps import T_AXIS, plane_spec, time_only
 from edge4d.lowering.values import Const, Operand
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def cost(spec: ConvSpec) -> Cost:
     tiles = -(-spec.shape[T_AXIS] // 2)
     moved = given * tiles * (4 + 4 + 8 + 12) + made * tiles * (12 + 4)
     weights = math.prod(spec.weight.shape) // 3 * 4
-    return Cost(frame_macs(spec) * 4 * tiles, spec.weight.shape[1], moved, 0, 20, weights)
+    held = given * tiles * 8 + made * tiles * 8
+    return Cost(frame_macs(spec) * 4 * tiles, spec.weight.shape[1], moved, 0, 20, weights, spec.groups, held)
 
 
 def rewrite(b: Builder, spec: ConvSpec) -> Operand:
@@ -62,7 +63,7 @@ def rewrite(b: Builder, spec: ConvSpec) -> Operand:
     results, before = spec.shape[T_AXIS], spec.padding[0][0]
     tiles = -(-results // 2)
     after = 2 * (tiles + 1) - before - frames
-    x: Operand = pad_axes(b, b.given(spec.x), _time_only(before, max(0, after)))
+    x: Operand = pad_axes(b, b.given(spec.x), time_only(before, max(0, after)))
     x = slice_axis(b, x, T_AXIS, 0, 2 * (tiles + 1))
     x = b.lower(aten.view.default, x, [n, channels, tiles + 1, 2, height, width])
     x = b.lower(aten.permute.default, x, [0, 3, 1, 2, 4, 5])
@@ -100,7 +101,3 @@ def _weight(b: Builder, spec: ConvSpec, product: int) -> Const:
         return torch.einsum("k,sckhw->schw", kernel, weight.tensor.double()).to(weight.dtype)
 
     return b.derive(weight, ("winograd-split", product), make, f"{weight.name}.winograd{product}")
-
-
-def _time_only(before: int, after: int) -> list[tuple[int, int]]:
-    return [(0, 0), (0, 0), (before, after), (0, 0), (0, 0)]
