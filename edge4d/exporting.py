@@ -234,8 +234,11 @@ def _swapped(
             original, block, args=subject.args, kwargs=subject.kwargs, calib=calib, **(options or {})
         )
     if measure:
+        from edge4d.calibrating import read_clips
+
         with clock("measuring the change"):
-            report.distance = distances(original, subject.model, subject.args, subject.kwargs, seed=seed)
+            clips = None if calib is None else read_clips(calib)
+            report.distance = distances(original, subject.model, subject.args, subject.kwargs, seed=seed, data=clips)
     return report
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+import edge4d
 from edge4d import blocks
 from edge4d.calibrating import read_clips
 from edge4d.errors import UsageError
 from edge4d.swapping import swap_with_report
+from tests.blocks.test_structures import clip, layers, seeded
 
 
 def smooth(count, seed=0):
@@ -82,6 +86,9 @@ def test_files(tmp_path):
     np.save(folder / "b.npy", clips[1:])
     assert torch.equal(read_clips(tmp_path / "clips.npz"), torch.from_numpy(clips))
     assert torch.equal(read_clips(folder), torch.from_numpy(clips))
+    assert torch.equal(read_clips(folder / "b.npy"), torch.from_numpy(clips[1:]))
+    np.save(tmp_path / "bytes.npy", (clips > 0).astype(">i2"))
+    assert torch.equal(read_clips(tmp_path / "bytes.npy"), torch.from_numpy(clips > 0).float())
 
 
 def test_bad_clips(net, tmp_path):
@@ -101,3 +108,79 @@ def test_bad_clips(net, tmp_path):
     np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
     with pytest.raises(UsageError, match="expected one array"):
         read_clips(tmp_path / "two.npz")
+    np.save(tmp_path / "empty" / "a.npy", np.zeros((2, 4, 6, 6)))
+    np.save(tmp_path / "empty" / "b.npy", np.zeros((2, 4, 6, 7)))
+    with pytest.raises(UsageError, match=r"a\.npy holds clips of 2x4x6x6, b\.npy of 2x4x6x7"):
+        read_clips(tmp_path / "empty")
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_clips(tmp_path / "objects.npy")
+    with pytest.raises(UsageError, match="expected real numbers"):
+        read_clips(np.zeros((1, 2, 3, 4, 5), "complex64"))
+    with pytest.raises(UsageError, match="expected an array of numbers"):
+        read_clips(np.array(["a"]))
+    with pytest.raises(UsageError, match=r"2x2x6x9x9 are not what the network is meant for: its input is 1x2x6x8x8"):
+        swap_with_report(net, "p3d-a", args=(smooth(1),), calib=torch.zeros(2, 2, 6, 9, 9))
+
+
+class Two(nn.Module):
+    """Takes two clips, and has more to its state than tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(2, 4, 3)
+
+    def forward(self, x, y=None):
+        if y is None and len(x) > 5:
+            raise ValueError("two clips, please")
+        return self.conv(x)
+
+    def get_extra_state(self):
+        return {"anything": 1}
+
+    def set_extra_state(self, state):
+        raise AssertionError("state is not put back through a state_dict")
+
+
+def test_networks_that_will_not_take_the_clips():
+    with pytest.raises(UsageError, match=r"clips of shape 3x9x6x8x8 do not fit Two"):
+        swap_with_report(Two(), "p3d-a", calib=torch.zeros(3, 9, 6, 8, 8))
+
+    class Needs(Two):
+        def forward(self, x, y):
+            return self.conv(x + y)
+
+    with pytest.raises(UsageError, match=r"do not fit Needs: .*missing 1 required[\s\S]*its one argument"):
+        swap_with_report(Needs(), "p3d-a", calib=smooth(3))
+    assert swap_with_report(Two(), "p3d-a", calib=smooth(3))[1].calibration.clips == 3
+
+
+def test_outputs_that_are_not_finite():
+    net = nn.Sequential(nn.Conv3d(2, 4, 3), nn.BatchNorm3d(4)).eval()
+    net[1].running_mean[0] = torch.nan
+    with pytest.raises(UsageError, match="Sequential gives NaN or infinite outputs on the calibration clips"):
+        swap_with_report(net, "p3d-a", calib=smooth(2))
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(conv=layers(), name=st.sampled_from(blocks.names()))
+def test_any_layer_calibrated_is_never_worse(conv, name):
+    conv = seeded(conv)
+    clips = clip(3, 4, 7, 8, 7)
+    swapped, report = swap_with_report(conv, name, "*", calib=clips)
+    plain, _ = swap_with_report(conv, name, "*")
+    with torch.no_grad():
+        wanted = conv(clips)
+        after, before = ((block(clips) - wanted).norm() / wanted.norm() for block in (swapped, plain))
+    assert after <= before + 1e-9
+    assert report.rows[0].output_error == pytest.approx((float(before), float(after)), abs=1e-6)
+
+
+def test_the_distance_is_measured_on_the_clips(net, tmp_path):
+    clips = smooth(12)
+    report = edge4d.export(net, (clips[:1],), output=tmp_path / "net.onnx", block="proposed-add", calib=clips)
+    (distance,) = report.swap.distance
+    assert (distance.clips, distance.inputs) == (12, "calibration clips")
+    assert distance.relative_error == pytest.approx(report.swap.calibration.after, rel=1e-3)
+    assert distance.top1 is not None
+    assert "(12 calibration clips)" in report.to_text()
