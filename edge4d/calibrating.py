@@ -156,9 +156,9 @@ def calibrate(
         for block in order:
             if isinstance(block, Block) and id(block) in replaced:
                 own = replaced[id(block)]
-                error_now = _fit(original, [before[row.layer] for row in own], swapped, block, batches)
+                found = _fit(original, [before[row.layer] for row in own], swapped, block, batches)
                 for row in own:
-                    row.output_error = error_now
+                    row.output_error, row.scarce = found
         last = _output_error(original, swapped, batches)
         if not last <= first:
             _restore(start)
@@ -222,8 +222,12 @@ def _watching(*modules: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
 
 def _fit(
     original: nn.Module, convs: Sequence[nn.Module], swapped: nn.Module, block: Block, batches: Sequence[Tensor]
-) -> tuple[float, float]:
-    """Solve for the linear weights of the block that stands for `convs`; its relative output error before and after."""
+) -> tuple[tuple[float, float], bool]:
+    """Solve for the linear weights of the block that stands for `convs`.
+
+    Returns:
+        Its relative output error before and after, and whether the clips have fewer places than a weight has taps.
+    """
     sums: dict[int, _Sums] = {}
     for batch in batches:
         with _watching(*convs) as wanted, _watching(block) as given:
@@ -237,10 +241,11 @@ def _fit(
     systems = block.systems(clip) if sums else ()
     errors = [sums[i].solve(system) for i, system in enumerate(systems)]
     scale = sum(entry.energy for entry in sums.values())
+    scarce = any(entry.rows < entry.taps for entry in sums.values())
     if not errors or scale <= 0:
-        return 0.0, 0.0
+        return (0.0, 0.0), scarce
     before, after = (max(0.0, sum(side)) for side in zip(*errors, strict=True))
-    return (before / scale) ** 0.5, (after / scale) ** 0.5
+    return ((before / scale) ** 0.5, (after / scale) ** 0.5), scarce
 
 
 class _Sums:
@@ -251,6 +256,7 @@ class _Sums:
         self.xy: Tensor | float = 0.0
         self.yy = 0.0
         self.energy = 0.0
+        self.rows = self.taps = 0
 
     def add(self, system: System, target: Tensor) -> None:
         """One batch: the layer's whole output (N, S, T', H', W')."""
@@ -259,6 +265,7 @@ class _Sums:
         y, own = (side.movedim(1, -1).flatten(0, -2) for side in (wanted, target))
         if system.members is not None:
             y, own = y[:, system.members], own[:, system.members]
+        self.rows += len(y)
         y = y.reshape(len(y), groups, -1).transpose(0, 1)
         self.yy += float(y.double().square().sum())
         self.energy += float(own.double().square().sum())
@@ -268,6 +275,7 @@ class _Sums:
             if system.bias is not None:
                 columns.append(b.new_ones((*b.shape[:2], 1)))
             a = torch.cat(columns, 2)
+            self.taps = a.shape[2]
             self.xx = self.xx + a.mT @ a
             self.xy = self.xy + a.mT @ b
 

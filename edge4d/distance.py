@@ -49,7 +49,7 @@ def distances(
     def inputs() -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
         if data is not None:
             parameter = next(original.parameters())
-            yield from (((clip.to(parameter),), {}) for clip in data.split(1))
+            yield from (((clip.to(parameter),), {}) for clip in torch.split(data, 1))
             return
         for _ in range(clips):
             yield pytree.tree_map_only(Tensor, noise, (args, dict(kwargs)))

@@ -107,6 +107,7 @@ def export(
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
+    clips = _clips(choice, calib)
     planner = Planner.of(runtime, formulations, max_weight_growth)
     check_opset(opset)
     target = _target(model, output)
@@ -118,10 +119,11 @@ def export(
         subject = Subject.of(
             model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle, seed=seed
         )
-    swapped = _swapped(subject, choice, block, block_options, calib, clock, measure=True, seed=seed)
+    swapped = _swapped(subject, choice, block, block_options, clips, clock, measure=True, seed=seed)
     options = {
         "block": choice.label,
         **(block_options or {}),
+        **_calibrated_on(clips, calib),
         "opset": opset,
         "simplify": simplify,
         "seed": seed,
@@ -161,14 +163,39 @@ def plan_report(
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
+    clips = _clips(choice, calib)
     planner = Planner.of(runtime, formulations, max_weight_growth)
     clock = _Clock(stage)
     with clock("loading"):
         subject = Subject.of(model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle)
-    swapped = _swapped(subject, choice, block, block_options, calib, clock, measure=False)
+    swapped = _swapped(subject, choice, block, block_options, clips, clock, measure=False)
     with clock("planning"):
         layers = plan(subject.model, subject.args, subject.kwargs, planner=planner)
     return PlanReport(subject.source, choice.label, layers, subject.notes, swapped)
+
+
+def _clips(choice: Choice, calib: Any) -> torch.Tensor | None:
+    """The calibration clips, read before the model is, since mistakes in them can be told at once."""
+    if calib is None:
+        return None
+    if choice.exact:
+        raise UsageError("calibration clips need a block to fit", hint="e.g. --block proposed-add")
+    from edge4d.calibrating import read_clips
+
+    return read_clips(calib)
+
+
+def _calibrated_on(clips: torch.Tensor | None, calib: Any) -> dict[str, Any]:
+    """What a recipe keeps of the clips: the name they were given by, how many, and the SHA-256 of their numbers."""
+    if clips is None:
+        return {}
+    import hashlib
+
+    import torch
+
+    digest = hashlib.sha256(clips.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+    name = Path(calib).name if isinstance(calib, str | Path) else None
+    return {"calib": {"source": name, "clips": len(clips), "sha256": digest}}
 
 
 def _target(model: Any, output: str | Path | None) -> Path:
@@ -208,7 +235,7 @@ def _swapped(
     choice: Choice,
     block: BlockSpec,
     options: Mapping[str, Any] | None,
-    calib: Any,
+    clips: torch.Tensor | None,
     clock: _Clock,
     *,
     measure: bool,
@@ -216,8 +243,6 @@ def _swapped(
 ) -> SwapReport | None:
     """Put the swapped network in the subject's place, so that all that follows, parity too, is about that one."""
     if choice.exact:
-        if calib is not None:
-            raise UsageError("calibration clips need a block to fit", hint="e.g. --block proposed-add")
         return None
     if subject.graph:
         raise UsageError(
@@ -231,13 +256,10 @@ def _swapped(
     with clock("swapping"):
         original = subject.model
         subject.model, report = swap_with_report(
-            original, block, args=subject.args, kwargs=subject.kwargs, calib=calib, **(options or {})
+            original, block, args=subject.args, kwargs=subject.kwargs, calib=clips, **(options or {})
         )
     if measure:
-        from edge4d.calibrating import read_clips
-
         with clock("measuring the change"):
-            clips = None if calib is None else read_clips(calib)
             report.distance = distances(original, subject.model, subject.args, subject.kwargs, seed=seed, data=clips)
     return report
 

@@ -29,6 +29,7 @@ class SwapRow:
         relative_error: ‖K − W‖/‖W‖ of the data-free fit; None where the block equals no Conv3d.
         output_error: of the layer's output on the calibration clips: (data-free, calibrated).
         shared_with: an earlier layer of the same weight and bias, whose block this one shares; its calls count there.
+        scarce: whether the calibration clips have fewer output places than a weight of the layer has taps.
     """
 
     layer: str
@@ -46,6 +47,7 @@ class SwapRow:
     relative_error: float | None = None
     output_error: tuple[float, float] | None = None
     shared_with: str | None = None
+    scarce: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""
@@ -182,10 +184,13 @@ class SwapReport:
             counts += f", M MACs {_mega(total['macs_before'])} -> {_mega(total['macs_after'])}"
         lines.append(f"{len(self.replaced)} of {len(self.rows)} 3-D convolutions replaced ({self.block}): {counts}")
         if self.idle:
-            named = ", ".join(row.layer for row in self.idle)
+            named = ", ".join(row.layer or "(model)" for row in self.idle)
             lines.append(f"never called as modules on these inputs, so that their blocks change nothing: {named}")
         if self.calibration is not None:
             lines.append(self.calibration.to_text())
+            scarce = ", ".join(row.layer or "(model)" for row in self.rows if row.scarce)
+            if scarce:
+                lines.append(f"too few clips to fit {scarce}: other clips will come out worse than these; give more")
         if any(row.block != "conv3d" for row in self.replaced):
             lines.append(f"the numbers change, against the original model; {RECOVERY}" + ":" * bool(self.distance))
         lines += [f"  {entry.to_text()}" for entry in self.distance]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = [
+    "Alignment",
     "Blocks",
     "Calib",
     "Energy",
@@ -26,6 +27,7 @@ __all__ = [
     "Seed",
     "Threads",
     "TrustPickle",
+    "block_options",
     "complete_structure",
     "parse_settings",
     "parse_shape_ranges",
@@ -145,10 +147,32 @@ Energy = Annotated[
     float | None, typer.Option("--energy", help="r2plus1d: keep this share of each weight's squared norm, e.g. 0.99.")
 ]
 
+
+def _complete_alignment(incomplete: str) -> list[str]:
+    return [name for name in ("spatial", "paper") if name.startswith(incomplete)]
+
+
+Alignment = Annotated[
+    str | None,
+    typer.Option(
+        "--alignment",
+        metavar="spatial|paper",
+        help="proposed-add, proposed-cat: which pixels the temporal branch strides to; spatial, those of the spatial "
+        "branch (the default), or every s²-th of the flattened frame as the paper prints it.",
+        autocompletion=_complete_alignment,
+    ),
+]
+
 Calib = Annotated[
     Path | None,
     typer.Option("--calib", metavar="CLIPS.npz|FOLDER", help="Clips (N C T H W) that the block is fitted on."),
 ]
+
+
+def block_options(energy: float | None, alignment: str | None) -> dict[str, Any]:
+    """The structures' options that were given."""
+    given = {"energy": energy, "alignment": alignment}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def parse_shapes(texts: Sequence[str] | None) -> tuple[tuple[int, ...], ...]:

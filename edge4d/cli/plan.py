@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from edge4d.cli.options import (
+    Alignment,
     Blocks,
     Calib,
     Energy,
@@ -16,6 +17,7 @@ from edge4d.cli.options import (
     Json,
     MaxWeightGrowth,
     TrustPickle,
+    block_options,
     parse_shapes,
 )
 from edge4d.cli.output import emit_json, emit_text, note, stage
@@ -25,6 +27,7 @@ def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes.")],
     block: Blocks = None,
     energy: Energy = None,
+    alignment: Alignment = None,
     calib: Calib = None,
     runtime: For = None,
     formulation: Formulations = None,
@@ -48,7 +51,7 @@ def command(
     report = plan_report(
         model,
         block=block or "exact",
-        block_options={"energy": energy} if energy is not None else None,
+        block_options=block_options(energy, alignment),
         calib=calib,
         runtime=runtime,
         formulations=formulation or (),

@@ -155,6 +155,15 @@ def test_networks_that_will_not_take_the_clips():
     assert swap_with_report(Two(), "p3d-a", calib=smooth(3))[1].calibration.clips == 3
 
 
+def test_too_few_clips_are_said_to_be():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv3d(2, 8, 3, padding=1), nn.ReLU(), nn.Conv3d(8, 8, 3, 4))
+    _, report = swap_with_report(net, "proposed-add", calib=smooth(2))
+    assert [row.scarce for row in report.rows] == [False, True]  # 2·1·2·2 places for 8·(9 + 3) + 1 taps
+    assert "too few clips to fit 2: other clips will come out worse" in report.to_text()
+    assert not any(row.scarce for row in swap_with_report(net, "proposed-add", calib=smooth(25))[1].rows)
+
+
 def test_outputs_that_are_not_finite():
     net = nn.Sequential(nn.Conv3d(2, 4, 3), nn.BatchNorm3d(4)).eval()
     net[1].running_mean[0] = torch.nan
