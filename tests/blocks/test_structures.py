@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edge4d import blocks
+from edge4d.blocks.geometry import Geometry
 from edge4d.errors import UsageError
 from edge4d.swapping import relative_error
 from tests.lowering.harness import lowered_equals_eager, ops_of
@@ -247,6 +248,12 @@ def test_paper_alignment():
     still = seeded(nn.Conv3d(4, 8, 3, padding=1))
     x = clip(1, 4, 4, 5, 7)
     assert torch.equal(make("proposed-add", still, alignment="paper")(x), make("proposed-add", still)(x))
+
+
+def test_the_middle_tap_of_an_even_kernel_is_the_earlier_one():
+    geometry = Geometry.of(nn.Conv3d(1, 1, (2, 4, 3), padding="same"))
+    assert geometry.centre == (0, 1, 1)
+    assert [geometry.offset(axis) for axis in range(3)] == [0, 0, 0]  # so that `same` reads where it writes
 
 
 def test_a_relu_between_changes_the_numbers():
