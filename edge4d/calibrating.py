@@ -289,7 +289,8 @@ class _Sums:
             parts.append(system.bias.reshape(groups, 1, -1).double())
         start = torch.cat(parts, 1)
         ridge = RIDGE * self.xx.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(torch.float64).tiny
-        damped = self.xx + torch.diag_embed(ridge[:, None].expand(-1, self.xx.shape[1]))
+        damped = self.xx.clone()  # 300 MB for a Conv3d of 512 channels
+        damped.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
         found = start + torch.linalg.solve(damped, self.xy - self.xx @ start)
         if not bool(torch.isfinite(found).all()):  # the activations overflow, as half precision may: leave the weights
             return math.inf, math.inf

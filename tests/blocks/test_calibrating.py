@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import edge4d
-from edge4d import blocks
+from edge4d import blocks, calibrating
 from edge4d.calibrating import read_clips
 from edge4d.errors import UsageError
 from edge4d.swapping import swap_with_report
@@ -55,6 +55,30 @@ def test_calibration_helps_smooth_clips(net, name):
     _, report = swap_with_report(net, name, calib=smooth(12))
     assert report.calibration.kept
     assert report.calibration.after < 0.8 * report.calibration.before
+
+
+@pytest.mark.parametrize("step", ["_fit", "_settle"])
+def test_a_step_that_makes_the_output_worse_is_taken_back(net, step, monkeypatch):
+    real = getattr(calibrating, step)
+
+    def spoilt(original, was, swapped, module, batches):
+        found = real(original, was, swapped, module, batches)
+        for tensor in module.parameters() if step == "_fit" else (module.running_mean,):
+            tensor.add_(3)
+        return found
+
+    monkeypatch.setattr(calibrating, step, spoilt)
+    swapped, report = swap_with_report(net, "proposed-add", calib=smooth(8))
+    plain, _ = swap_with_report(net, "proposed-add")
+    assert report.calibration.kept == (step != "_fit")
+    assert report.calibration.after <= report.calibration.before
+    if step == "_fit":
+        assert all(before == after for before, after in (row.output_error for row in report.rows))
+        assert "; the data-free fit was kept" in report.to_text()
+        assert all(torch.equal(a, b) for a, b in zip(swapped.parameters(), plain.parameters(), strict=True))
+    else:
+        assert not report.calibration.norms
+        assert all(torch.equal(a, b) for a, b in zip(swapped.buffers(), plain.buffers(), strict=True))
 
 
 def test_an_exact_block_stays_as_it_is(net):
