@@ -64,7 +64,7 @@ def distances(
             met = met or [_Sums() for _ in a]
             for sums, x, y in zip(met, a, b, strict=True):
                 sums.add(x, y)
-    source = "random inputs" if data is None else "calibration clips"
+    source = "random inputs" if data is None else "calibration clips, which it was fitted on"
     return tuple(
         sums.distance("output" if len(met) == 1 else f"output {i}", source)
         for i, sums in enumerate(met)

@@ -260,7 +260,9 @@ def _swapped(
         )
     if measure:
         with clock("measuring the change"):
-            report.distance = distances(original, subject.model, subject.args, subject.kwargs, seed=seed, data=clips)
+            report.distance = distances(original, subject.model, subject.args, subject.kwargs, seed=seed)
+            if clips is not None:
+                report.distance += distances(original, subject.model, (), {}, data=clips)
     return report
 
 

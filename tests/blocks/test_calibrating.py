@@ -209,11 +209,12 @@ def test_any_layer_calibrated_is_never_worse(conv, name):
     assert report.rows[0].output_error == pytest.approx((float(before), float(after)), abs=1e-6)
 
 
-def test_the_distance_is_measured_on_the_clips(net, tmp_path):
+def test_the_distance_is_measured_on_the_clips_too(net, tmp_path):
     clips = smooth(12)
     report = edge4d.export(net, (clips[:1],), output=tmp_path / "net.onnx", block="proposed-add", calib=clips)
-    (distance,) = report.swap.distance
-    assert (distance.clips, distance.inputs) == (12, "calibration clips")
+    noise, distance = report.swap.distance
+    assert (noise.clips, noise.inputs) == (8, "random inputs")
+    assert (distance.clips, distance.inputs) == (12, "calibration clips, which it was fitted on")
     assert distance.relative_error == pytest.approx(report.swap.calibration.after, rel=1e-3)
     assert distance.top1 is not None
-    assert "(12 calibration clips)" in report.to_text()
+    assert "(12 calibration clips, which it was fitted on)" in report.to_text()
