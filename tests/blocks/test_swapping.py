@@ -13,6 +13,7 @@ import edge4d
 from edge4d import blocks
 from edge4d.blocks.base import Block
 from edge4d.blocks.choice import Choice
+from edge4d.distance import distances
 from edge4d.errors import UsageError
 from edge4d.exporting import plan_report
 from edge4d.swapping import swap_with_report
@@ -304,3 +305,20 @@ def test_a_graph_has_no_layers_to_replace(net, clip, tmp_path):
         plan_report(tmp_path / "net.pt2", block="p3d-a")
     with pytest.raises(UsageError, match="its layers are already a graph"):
         edge4d.swap(program, "p3d-a")
+
+
+def test_the_distance_in_numbers():
+    class Fixed(nn.Module):
+        def __init__(self, first, second):
+            super().__init__()
+            self.rows = nn.Parameter(torch.tensor([first, second]))
+
+        def forward(self, x):
+            return self.rows[x.flatten(1)[:, 0].long()]
+
+    clips = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1, 1)
+    (found,) = distances(Fixed([3.0, 0.0], [0.0, 4.0]), Fixed([2.0, 4.0], [0.0, 4.0]), (), {}, data=clips)
+    assert found.relative_error == pytest.approx(17**0.5 / 5)
+    assert found.cosine == pytest.approx(22 / (5 * 6))
+    assert found.top1 == 0.5
+    assert found.clips == 2
