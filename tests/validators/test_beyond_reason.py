@@ -242,7 +242,7 @@ def _more_axes():
         (lambda: _named("layer"), "unknown"),
         (_long_size, "pass"),
         (lambda: _many_axes(50_000, 200), "fail"),
-        (_more_axes, "unknown"),
+        pytest.param(_more_axes, "unknown", marks=pytest.mark.slow),
     ],
     ids=["layer", "size", "axes", "more axes"],
 )
