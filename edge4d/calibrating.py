@@ -16,15 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edge4d.blocks.base import Block, System
+from edge4d.clips import load_clips
 from edge4d.errors import UsageError
 from edge4d.subject import evaluation
 from edge4d.swap_report import Calibration, SwapRow
@@ -40,46 +39,12 @@ def read_clips(source: Any) -> Tensor:
     """Clips as one float tensor (clips, C, T, H, W).
 
     Args:
-        source: an ``.npz`` with one array, a folder of ``.npy`` files (each a clip or a batch), an array or a tensor.
+        source: an array, a tensor, or what `edge4d.clips.load_clips` reads without knowing a shape.
 
     Raises:
         UsageError: nothing readable there, another number of axes, or values that are not finite.
     """
-    if isinstance(source, str | Path):
-        path = Path(source)
-        name = f"--calib {path}"
-        clips = _read(path)
-    else:
-        name = "calib"
-        clips = source if isinstance(source, Tensor) else torch.from_numpy(np.asarray(source))
-    if clips.dim() != 5 or clips.shape[0] == 0:
-        raise UsageError(f"{name}: expected clips (N, C, T, H, W), got shape {tuple(clips.shape)}")
-    clips = clips if clips.is_floating_point() else clips.float()
-    if not bool(torch.isfinite(clips).all()):
-        bad = int((~torch.isfinite(clips)).flatten(1).any(1).sum())
-        raise UsageError(f"{name}: {bad} of {clips.shape[0]} clips hold values that are NaN or infinite")
-    return clips
-
-
-def _read(path: Path) -> Tensor:
-    try:
-        if path.is_dir():
-            files = sorted(path.glob("*.npy"))
-            arrays = [np.load(file, allow_pickle=False) for file in files]
-            if not arrays:
-                raise UsageError(f"--calib {path}: the folder holds no .npy file")
-            return torch.from_numpy(np.concatenate([a[None] if a.ndim == 4 else a for a in arrays]))
-        with np.load(path, allow_pickle=False) as archive:
-            if len(archive.files) != 1:
-                raise UsageError(
-                    f"--calib {path}: holds {', '.join(archive.files) or 'nothing'}, expected one array of clips",
-                    hint="write it with np.savez(path, clips=clips)",
-                )
-            return torch.from_numpy(np.asarray(archive[archive.files[0]]))
-    except (OSError, ValueError, EOFError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"--calib {path}: cannot be read: {error}", hint="an .npz with one array, or a folder of .npy files"
-        ) from error
+    return torch.from_numpy(load_clips(source).clips)
 
 
 def calibrate(original: nn.Module, swapped: nn.Module, source: Any, rows: Sequence[SwapRow]) -> Calibration:

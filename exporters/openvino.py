@@ -13,6 +13,7 @@ from edge4d.exporters.assembling import Compiler, assemble, description_beside, 
 from edge4d.exporters.child import check_timeout
 from edge4d.exporters.gating import Made, gate_values
 from edge4d.exporters.openvino_session import OpenVinoSession, is_at_hand, one_line, properties, refuse_property
+from edge4d.exporters.openvino_signed import unsigned
 from edge4d.exporters.options import as_names, check_count, check_settings, checked
 from edge4d.exporters.protocol import Availability, BuildResult, Session, require
 from edge4d.exporters.remote import RemoteSession
@@ -128,6 +129,7 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
         raise ValidationError(
             f"{path} holds what OpenVINO cannot convert: {one_line(error)}", hint="export it for another --opset"
         ) from error
+    unsigned(model)
     notes = []
     if order["max_rank"] is not None:
         weights = _gate(path, model, order["max_rank"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import RuntimeFailed, RuntimeUnavailable, UsageError, ValidationError
 from edge4d.exporters.feeding import check_feeds
+from edge4d.exporters.openvino_signed import unsigned
 from edge4d.ports import Port
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class OpenVinoSession:
                 self._model: Any = core.import_model(path.read_bytes(), options.device, properties(options))
             else:
                 model = core.read_model(str(path))
+                unsigned(model)
                 description = {**_description_in(model), **description}
                 self._model = core.compile_model(model, options.device, properties(options))
         except Exception as error:  # of OpenVINO's C++ side, as RuntimeError

@@ -15,6 +15,7 @@ from edge4d.cli.options import (
     InputShapes,
     Json,
     MaxWeightGrowth,
+    PrecisionName,
     TrustPickle,
     parse_shapes,
 )
@@ -26,6 +27,7 @@ def command(
     block: Blocks = None,
     energy: Energy = None,
     calib: Calib = None,
+    precision: PrecisionName = "fp32",
     runtime: For = None,
     formulation: Formulations = None,
     max_weight_growth: MaxWeightGrowth = None,
@@ -50,6 +52,7 @@ def command(
         block=block or "exact",
         block_options={"energy": energy} if energy is not None else None,
         calib=calib,
+        precision=precision,
         runtime=runtime,
         formulations=formulation or (),
         max_weight_growth=max_weight_growth,
