@@ -126,13 +126,13 @@ def _pictures(files: Iterable[Path]) -> Iterator[Any]:
 
 
 def _spread(frames: Iterator[Any], length: int, make: Callable[[Any], np.ndarray]) -> list[np.ndarray]:
-    """`length` frames spread evenly over all that come, of which no more than twice as many are held at a time."""
+    """`length` frames spread evenly over all that come, of which no more than four times as many are held at once."""
     kept: list[np.ndarray] = []
     step = 1
     for i, frame in enumerate(frames):
         if i % step == 0:
             kept.append(make(frame))
-        if len(kept) > 2 * length:
+        if len(kept) > 4 * length:
             kept, step = kept[::2], 2 * step
     if not kept:
         raise ValueError("it holds no frame")
