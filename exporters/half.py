@@ -51,7 +51,7 @@ def to_fp16(graph: OnnxGraph, precision: Precision) -> OnnxGraph:
     small = [tensor for tensor in proto.graph.initializer if tensor.name not in weights]
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(small)
-    _join(proto)
+    _join(proto, {node.name for node in graph.proto.graph.node})
     _order(proto)
     inherit_layers(proto)
     assert isinstance(proto, onnx.ModelProto)
@@ -77,24 +77,33 @@ def _with_types(graph: OnnxGraph) -> onnx.ModelProto:
     return typed
 
 
-def _join(proto: onnx.ModelProto) -> None:
-    """Between two nodes that stay in float32 the value does too; the converter narrows and widens it."""
+def _join(proto: onnx.ModelProto, own: set[str]) -> None:
+    """Between two nodes that stay in float32 the value does too; the converter narrows and widens it.
+
+    Args:
+        proto: changed in place.
+        own: names of the nodes that were there before: a model's own casts mean what they do.
+    """
     from onnx import TensorProto
 
-    narrowed: dict[str, str] = {}
-    for node in proto.graph.node:
-        if node.op_type == "Cast" and node.name.endswith("_cast_to_fp16_node"):
-            narrowed[node.output[0]] = node.input[0]
+    casts = [node for node in proto.graph.node if node.op_type == "Cast" and node.name not in own]
+    to = {node.name: next(entry.i for entry in node.attribute if entry.name == "to") for node in casts}
+    narrowed = {node.output[0]: node.input[0] for node in casts if to[node.name] == TensorProto.FLOAT16}
     wide = {
         node.output[0]: narrowed[node.input[0]]
-        for node in proto.graph.node
-        if node.op_type == "Cast" and node.input[0] in narrowed and node.attribute[0].i == TensorProto.FLOAT
+        for node in casts
+        if node.input[0] in narrowed and to[node.name] == TensorProto.FLOAT
     }
+    straight = {wide[value.name]: value.name for value in proto.graph.output if value.name in wide}
     for node in proto.graph.node:
         for i, name in enumerate(node.input):
-            node.input[i] = wide.get(name, name)
+            node.input[i] = straight.get(wide.get(name, name), wide.get(name, name))
+        if node.name not in to or node.output[0] not in wide:
+            for i, name in enumerate(node.output):
+                node.output[i] = straight.get(name, name)
     read = {name for node in proto.graph.node for name in node.input} | {value.name for value in proto.graph.output}
-    left = [node for node in proto.graph.node if node.op_type != "Cast" or node.output[0] in read]
+    unread = {node.name for node in casts if node.output[0] not in read or node.output[0] in straight.values()}
+    left = [node for node in proto.graph.node if node.name not in unread]
     _replace(proto.graph.node, left)
     made = read | {name for node in left for name in node.output}
     _replace(proto.graph.value_info, [value for value in proto.graph.value_info if value.name in made])
@@ -108,23 +117,24 @@ def _replace(entries: Any, left: list[Any]) -> None:
 
 
 def _order(proto: onnx.ModelProto) -> None:
-    """Put the casts, which the converter appends, before what reads them; everything else keeps its order."""
-    there = {value.name for value in proto.graph.input} | {tensor.name for tensor in proto.graph.initializer}
-    waiting = [node for node in proto.graph.node if node.op_type == "Cast"]
-    others = [node for node in proto.graph.node if node.op_type != "Cast"]
+    """Put the casts, which the converter appends, behind what they read; everything else keeps its order."""
     made = {name for node in proto.graph.node for name in node.output}
-    ordered: list[onnx.NodeProto] = []
-
-    def place(node: onnx.NodeProto) -> None:
-        ordered.append(node)
-        there.update(node.output)
-        for cast in [cast for cast in waiting if cast.input[0] in node.output]:
-            waiting.remove(cast)
-            place(cast)
-
-    for cast in [cast for cast in waiting if cast.input[0] not in made]:  # of an input, or of a weight
-        waiting.remove(cast)
-        place(cast)
-    for node in others:
-        place(node)
+    casts: dict[str, list[onnx.NodeProto]] = {}
+    for node in proto.graph.node:
+        if node.op_type == "Cast":
+            casts.setdefault(node.input[0], []).append(node)
+    ordered = [cast for name, reading in casts.items() if name not in made for cast in reading]  # of inputs and weights
+    ordered = _with_casts(ordered, casts)
+    for node in proto.graph.node:
+        if node.op_type != "Cast":
+            ordered += _with_casts([node], casts)
     _replace(proto.graph.node, ordered)
+
+
+def _with_casts(nodes: list[onnx.NodeProto], casts: dict[str, list[onnx.NodeProto]]) -> list[onnx.NodeProto]:
+    """Nodes, and behind them the casts of what they make, and the casts of those."""
+    found = list(nodes)
+    for node in found:  # grows
+        for name in node.output:
+            found += casts.get(name, [])
+    return found

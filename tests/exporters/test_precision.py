@@ -20,6 +20,7 @@ from edge4d.exporters.half import to_fp16
 from edge4d.exporters.onnx import OnnxGraph, to_onnx
 from edge4d.exporters.precision import Precision, convert, kept_nodes, layer_of
 from edge4d.exporters.quantizing import to_int8
+from edge4d.exporters.writing import write_model
 from edge4d.lowered import lower
 from edge4d.planning import AVOIDED, Planner
 from edge4d.sampling import Samples
@@ -137,6 +138,16 @@ def test_ports_stay_float32_unless_asked_for(graph):
     ports = (*made.proto.graph.input, *made.proto.graph.output)
     assert {value.type.tensor_type.elem_type for value in ports} == {TensorProto.FLOAT}
     assert made.weights["stem.0.weight.stacked"].dtype == np.float16
+
+
+def test_a_result_that_is_kept_is_not_narrowed_on_its_way_out(graph, tmp_path):
+    made = to_fp16(graph[0], Precision("fp16", keep_fp32=("head",)))
+    write_model(made, tmp_path / "kept.onnx")
+    onnx.checker.check_model(tmp_path / "kept.onnx", full_check=True)
+    (last,) = (node for node in made.proto.graph.node if "output" in node.output)
+    assert last.op_type == "Gemm"
+    named = {node.name for node in made.proto.graph.node}
+    assert len(named) == len(made.proto.graph.node)
 
 
 def test_int8_weights_have_a_scale_a_channel_and_no_winograd(eight):
