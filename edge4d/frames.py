@@ -147,8 +147,8 @@ def _fitted(frame: Any, channels: int, height: int, width: int) -> np.ndarray:
 
     ops: Any = _needed("PIL.ImageOps", "Pillow")
     picture = ops.fit(frame.convert("L" if channels == 1 else "RGB"), (width, height))
-    values: np.ndarray = np.asarray(picture, np.float32).reshape(height, width, channels) / 255
-    return values.transpose(2, 0, 1)
+    values: np.ndarray = np.asarray(picture, np.float32).reshape(height, width, channels).transpose(2, 0, 1)
+    return values / 255
 
 
 def _needed(module: str, package: str) -> Any:
