@@ -62,6 +62,7 @@ def check_parity(
     """
     from edge4d.exporters import has_runtime
     from edge4d.validators.parity import compare_callables, random_inputs
+    from edge4d.validators.tolerances import tolerance_for
 
     if not candidates:
         raise UsageError("parity needs something to compare: REFERENCE and at least one CANDIDATE")
@@ -96,6 +97,12 @@ def check_parity(
             ):
                 report = _refereed(models[reference], model, given, ports, report)
             notes = tuple(models[p].note for p in dict.fromkeys((reference, path)) if models[p].note)
+            if (
+                inputs is None
+                and not report.ok
+                and tolerance_for("int8") in (model.tolerance, models[reference].tolerance)
+            ):
+                notes += ("noise is not what int8 ranges were drawn from: give clips with --inputs clips.npz",)
             reports[path] = replace(report, notes=report.notes + notes)
     return reports
 

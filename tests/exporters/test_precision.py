@@ -249,6 +249,12 @@ def test_parity_takes_its_limits_from_the_artifact(eight, half, net, clip, clips
     assert found[eight.path].worst > 1e-4  # it would not pass as float32
 
 
+def test_noise_for_int8_is_named_when_parity_fails(eight, half):
+    found = check_parity(half.path, [eight.path], tolerance=edge4d.validators.Tolerance(1e-9))
+    assert not found[eight.path].ok
+    assert "noise is not what int8 ranges were drawn from" in found[eight.path].to_text()
+
+
 def test_a_wrong_scale_fails_the_parity_of_int8(net, clip, clips, tmp_path, monkeypatch):
     import edge4d.exporters.quantizing as quantizing
 
