@@ -18,14 +18,25 @@ from edge4d.ports import Port
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     import onnx
 
     from edge4d.exporters.protocol import Session
 
-__all__ = ["Opened", "attach", "describe", "metadata_of", "open", "pack", "ports_of", "unpack"]
+__all__ = [
+    "Opened",
+    "attach",
+    "describe",
+    "in_type",
+    "in_types_of",
+    "metadata_of",
+    "open",
+    "pack",
+    "ports_of",
+    "unpack",
+]
 
 _SHAPE, _PACKING = "edge4d.shape.", "edge4d.packing."
 _LONGEST = 1000
@@ -86,7 +97,14 @@ def attach(ports: Iterable[Port], metadata: Mapping[str, str]) -> tuple[Port, ..
 
 
 def describe(
-    model: onnx.ModelProto, inputs: Sequence[Port], outputs: Sequence[Port], *, version: str, block: str, source: str
+    model: onnx.ModelProto,
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    *,
+    version: str,
+    block: str,
+    source: str,
+    precision: str = "fp32",
 ) -> None:
     """Write the description into a model, in place of any that it carries.
 
@@ -97,12 +115,14 @@ def describe(
         version: of edge4d.
         block: the formulation, e.g. ``exact``.
         source: file name and SHA-256 of the model that was exported.
+        precision: what its types compute in: ``fp32``, ``fp16`` or ``int8``.
 
     Raises:
         ValidationError: the ports are not those of the graph, or a packing that does not fit.
     """
     kept = [(entry.key, entry.value) for entry in model.metadata_props if not entry.key.startswith("edge4d.")]
     entries = {"edge4d.version": version, "edge4d.block": block, "edge4d.source": source}
+    entries["edge4d.precision"] = precision
     for port in (*inputs, *outputs):
         if port.packing is not None:
             entries[_SHAPE + port.name] = "x".join(map(str, port.shape))
@@ -328,6 +348,25 @@ class Opened:
 
     def __repr__(self) -> str:
         return f"Opened({str(self.path)!r}, inputs: {_said(self.inputs)}, outputs: {_said(self.outputs)})"
+
+
+def in_types_of(opened: Opened) -> Callable[..., dict[str, np.ndarray]]:
+    """An artifact that takes floats of any width and gives each input those that it declares."""
+
+    def run(*arrays: Any, **named: Any) -> dict[str, np.ndarray]:
+        kinds = {port.name: port.dtype for port in opened.inputs}
+        given = [in_type(array, kind) for array, kind in zip(arrays, kinds.values(), strict=False)]
+        return opened(*given, *arrays[len(given) :], **{k: in_type(a, kinds.get(k, "")) for k, a in named.items()})
+
+    return run
+
+
+def in_type(array: Any, kind: str) -> Any:
+    """A float array in the width that an input takes; anything else as it is, for the input itself to judge."""
+    import numpy as np
+
+    given = np.asarray(array)
+    return given.astype(kind) if given.dtype.kind == "f" and kind in ("float16", "float32", "float64") else array
 
 
 def open(path: str | os.PathLike[str], runtime: str | None = None, **options: Any) -> Opened:

@@ -16,16 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edge4d.blocks.base import Block, System
+from edge4d.clips import load_clips
 from edge4d.errors import UsageError
 from edge4d.subject import evaluation
 from edge4d.swap_report import Calibration, SwapRow
@@ -41,68 +39,16 @@ def read_clips(source: Any) -> Tensor:
     """Clips as one float tensor (clips, C, T, H, W).
 
     Args:
-        source: an ``.npz`` with one array, an ``.npy``, a folder of ``.npy`` files (each a clip or a batch), an array
-            or a tensor.
+        source: an array, a tensor, or what `edge4d.clips.load_clips` reads without knowing a shape.
 
     Raises:
         UsageError: nothing readable there, another number of axes, values that are complex or not finite.
     """
-    if isinstance(source, str | Path):
-        path = Path(source)
-        name = f"--calib {path}"
-        clips = _read(path)
-    else:
-        name = "calib"
-        clips = source.detach() if isinstance(source, Tensor) else _tensor(np.asarray(source), name)
-    if clips.dim() != 5 or clips.numel() == 0:
-        raise UsageError(f"{name}: expected clips (N, C, T, H, W), got shape {tuple(clips.shape)}")
-    if clips.is_complex():
-        raise UsageError(f"{name}: expected real numbers, got {clips.dtype}")
-    clips = clips if clips.is_floating_point() else clips.float()
-    if not bool(torch.isfinite(clips).all()):
-        bad = int((~torch.isfinite(clips)).flatten(1).any(1).sum())
-        raise UsageError(f"{name}: {bad} of {clips.shape[0]} clips hold values that are NaN or infinite")
-    return clips
-
-
-_READABLE = "an .npz with one array, an .npy, or a folder of .npy files"
-
-
-def _read(path: Path) -> Tensor:
-    if not path.is_dir():
-        return _tensor(_array(path), f"--calib {path}")
-    files = sorted(path.glob("*.npy"))
-    if not files:
-        raise UsageError(f"--calib {path}: the folder holds no .npy file", hint=_READABLE)
-    arrays = [array[None] if array.ndim == 4 else array for array in map(_array, files)]
-    for file, array in zip(files, arrays, strict=True):
-        if array.shape[1:] != arrays[0].shape[1:]:
-            shapes = ["x".join(map(str, a.shape[1:])) for a in (arrays[0], array)]
-            raise UsageError(f"--calib {path}: {files[0].name} holds clips of {shapes[0]}, {file.name} of {shapes[1]}")
-    return _tensor(np.concatenate(arrays), f"--calib {path}")
-
-
-def _array(path: Path) -> Any:
-    """The one array of a file; pickled objects are refused, as they run code."""
-    try:
-        held = np.load(path, allow_pickle=False)
-        if isinstance(held, np.ndarray):
-            return held
-        with held as archive:
-            if len(archive.files) != 1:
-                raise UsageError(
-                    f"--calib {path}: holds {', '.join(archive.files) or 'nothing'}, expected one array of clips",
-                    hint="write it with np.savez(path, clips=clips)",
-                )
-            return archive[archive.files[0]]
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UsageError(f"--calib {path}: cannot be read: {error}", hint=_READABLE) from error
-
-
-def _tensor(array: Any, name: str) -> Tensor:
-    if array.dtype.kind not in "biufc":
-        raise UsageError(f"{name}: expected an array of numbers, got {array.dtype}")
-    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+    if isinstance(source, Tensor):
+        source = source.detach().cpu()
+        if source.dtype is torch.bfloat16:  # numpy has none
+            source = source.float()
+    return torch.from_numpy(load_clips(source).clips)
 
 
 def calibrate(

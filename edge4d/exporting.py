@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from edge4d.blocks.choice import BlockSpec, Choice
 from edge4d.blocks.registry import EXACT, names
 from edge4d.errors import UsageError
 from edge4d.planning import Planner
+from edge4d.ports import Port
 from edge4d.report import ExportReport, PlanReport
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from edge4d.exporters.precision import Precision
+    from edge4d.sampling import Samples
     from edge4d.subject import Subject
     from edge4d.swap_report import SwapReport
     from edge4d.validators.parity import ParityReport
@@ -55,6 +59,12 @@ def export(
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
+    precision: str = "fp32",
+    keep_fp32: Sequence[str] = (),
+    calibration: str = "minmax",
+    calib_mean: Sequence[float] = (),
+    calib_std: Sequence[float] = (),
+    fp16_io: bool = False,
     opset: int = 18,
     simplify: bool = True,
     parity: bool = True,
@@ -73,7 +83,8 @@ def export(
         output: the ``.onnx`` to write; beside the model's own file when None.
         block: ``exact`` keeps every number; a structure replaces the 3×3×3 layers; or a choice per layer, as in `swap`.
         block_options: of the structures, e.g. ``{"energy": 0.99}``.
-        calib: clips that the structures are fitted on, see `edge4d.calibrating.calibrate`.
+        calib: clips that the structures are fitted on and the ranges of int8 drawn from: arrays, an ``.npz``, or a
+            folder of arrays, frames or videos; see `edge4d.clips.load_clips`.
         runtime: what the artifact is meant for, a name of `edge4d.planning.RUNTIMES`; formulations that it handles
             badly are left out.
         formulations: ``"layer4.*=taps"``; which formulation layers get, where it fits.
@@ -81,9 +92,16 @@ def export(
         input_shapes: logical shapes for a model file that carries none.
         factory: ``package.module:callable`` that builds the module of a state_dict.
         trust_pickle: allow a file that runs code when it is read.
+        precision: ``fp32``, ``fp16`` or ``int8``; the latter needs `calib`, and leaves Winograd out.
+        keep_fp32: patterns of layers or ONNX operators that stay in float32.
+        calibration: how int8 ranges are drawn: ``minmax``, ``entropy`` or ``percentile``.
+        calib_mean: what is taken from pictures and videos, whose values go from 0 to 1; one number, or one a channel.
+        calib_std: what they are then divided by.
+        fp16_io: inputs and outputs are float16 too.
         opset: ONNX operator set.
         simplify: run onnxsim.
-        parity: run the artifact in ONNX Runtime against PyTorch on `sets` random inputs.
+        parity: run the artifact in ONNX Runtime against PyTorch, on `sets` random inputs; int8 on the first clips of
+            `calib`.
         sets: how many random inputs.
         seed: of the random inputs.
         force: replace an existing output.
@@ -94,21 +112,29 @@ def export(
         A report; `.ok` is false when the gate has findings or the numbers differ. The files are written either way.
 
     Raises:
-        UsageError: unknown block, profile, runtime or formulation, existing output without `force`, inputs missing.
+        UsageError: unknown block, profile, runtime, formulation or precision, existing output without `force`, inputs
+            missing, clips that are missing, too few, or do not fit.
         LoadError: the model file cannot be read or must not be trusted.
         CaptureError: torch.export cannot capture the model.
         LoweringError: the model holds operators without a way to rank 4.
         ExportError: the artifact cannot be written.
     """
+    from edge4d.calibrating import read_clips
+    from edge4d.clips import Pixels
     from edge4d.exporters.onnx import check_opset
+    from edge4d.exporters.precision import Precision, check_tools
     from edge4d.files import refuse_existing
+    from edge4d.sampling import Samples
     from edge4d.subject import Subject
     from edge4d.validators.profile import load_profile
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
-    clips = _clips(choice, calib)
-    planner = Planner.of(runtime, formulations, max_weight_growth)
+    types = Precision(precision, tuple(keep_fp32), calibration, fp16_io)
+    planner = Planner.of(runtime, formulations, max_weight_growth, types.name)
+    _check_clips(choice, types, calib)
+    check_tools(types)
+    pixels = Pixels(tuple(calib_mean), tuple(calib_std))
     check_opset(opset)
     target = _target(model, output)
     if not (isinstance(model, str | Path) and target == Path(model)):  # an ONNX file as MODEL: loading says it best
@@ -119,18 +145,26 @@ def export(
         subject = Subject.of(
             model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle, seed=seed
         )
-    swapped = _swapped(subject, choice, block, block_options, clips, clock, measure=True, seed=seed)
+    samples = fitted_on = None
+    if calib is not None:
+        with clock("reading clips"):
+            samples = Samples.of(calib, subject, pixels)
+            fitted_on = read_clips(samples.for_blocks) if not choice.exact else None
+        subject.notes += samples.clips.notes if samples.clips is not None else []
+    swapped = _swapped(subject, choice, block, block_options, fitted_on, clock, measure=True, seed=seed)
     options = {
         "block": choice.label,
         **(block_options or {}),
-        **_calibrated_on(clips, calib),
+        **_calibrated_on(samples),
         "opset": opset,
         "simplify": simplify,
         "seed": seed,
         "factory": factory,
         **planner.to_dict(),
+        **types.to_dict(),
+        **({"pixels": pixels.to_dict()} if samples is not None and (calib_mean or calib_std) else {}),
     }
-    report = _export(subject, target, options, planner, sets if parity else 0, clock, held)
+    report = _export(subject, target, options, planner, types, samples, sets if parity else 0, clock, held)
     report.swap = swapped
     return report
 
@@ -146,6 +180,7 @@ def plan_report(
     runtime: str | None = None,
     formulations: Sequence[str | tuple[str, str]] = (),
     max_weight_growth: float | None = None,
+    precision: str = "fp32",
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
@@ -158,13 +193,17 @@ def plan_report(
         LoadError: the model file cannot be read or must not be trusted.
         CaptureError: torch.export cannot capture the model.
     """
+    from edge4d.calibrating import read_clips
+    from edge4d.exporters.precision import Precision
     from edge4d.lowered import plan
     from edge4d.subject import Subject
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
-    clips = _clips(choice, calib)
-    planner = Planner.of(runtime, formulations, max_weight_growth)
+    planner = Planner.of(runtime, formulations, max_weight_growth, Precision(precision).name)
+    if choice.exact and calib is not None:
+        raise UsageError("calibration clips need a block to fit", hint="e.g. --block proposed-add")
+    clips = read_clips(calib) if calib is not None else None  # mistakes in them can be told at once
     clock = _Clock(stage)
     with clock("loading"):
         subject = Subject.of(model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle)
@@ -174,28 +213,31 @@ def plan_report(
     return PlanReport(subject.source, choice.label, layers, subject.notes, swapped)
 
 
-def _clips(choice: Choice, calib: Any) -> torch.Tensor | None:
-    """The calibration clips, read before the model is, since mistakes in them can be told at once."""
-    if calib is None:
-        return None
-    if choice.exact:
-        raise UsageError("calibration clips need a block to fit", hint="e.g. --block proposed-add")
-    from edge4d.calibrating import read_clips
-
-    return read_clips(calib)
-
-
-def _calibrated_on(clips: torch.Tensor | None, calib: Any) -> dict[str, Any]:
+def _calibrated_on(samples: Samples | None) -> dict[str, Any]:
     """What a recipe keeps of the clips: the name they were given by, how many, and the SHA-256 of their numbers."""
-    if clips is None:
+    if samples is None or samples.clips is None:
         return {}
     import hashlib
 
-    import torch
+    import numpy as np
 
-    digest = hashlib.sha256(clips.cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
-    name = Path(calib).name if isinstance(calib, str | Path) else None
-    return {"calib": {"source": name, "clips": len(clips), "sha256": digest}}
+    clips = np.ascontiguousarray(samples.clips.clips)
+    name = Path(samples.source).name if isinstance(samples.source, str | Path) else None
+    return {"calib": {"source": name, "clips": len(clips), "sha256": hashlib.sha256(clips.tobytes()).hexdigest()}}
+
+
+def _check_clips(choice: Choice, types: Precision, calib: Any) -> None:
+    """Clips and what needs them: both or none."""
+    if types.name == "int8" and calib is None:
+        raise UsageError(
+            "int8 needs clips of what the network is given: they tell the range of every value",
+            hint="--calib CLIPS.npz, or a folder of .npy files, of videos or of frames; --precision fp16 needs none",
+        )
+    if choice.exact and types.name != "int8" and calib is not None:
+        raise UsageError(
+            "calibration clips need a block to fit or ranges to draw",
+            hint="e.g. --block proposed-add, or --precision int8",
+        )
 
 
 def _target(model: Any, output: str | Path | None) -> Path:
@@ -271,38 +313,55 @@ def _export(
     target: Path,
     options: Mapping[str, Any],
     planner: Planner,
+    types: Precision,
+    samples: Samples | None,
     sets: int,
     clock: _Clock,
     profile: Profile | None,
 ) -> ExportReport:
-    from edge4d.artifact import describe
+    from edge4d.artifact import describe, pack
     from edge4d.exporters.onnx import to_onnx
+    from edge4d.exporters.precision import convert
     from edge4d.exporters.writing import write_artifact
     from edge4d.lowered import lower
+    from edge4d.validators.parity import random_inputs
     from edge4d.validators.rank import check_rank
 
     with clock("capturing and lowering"):
         lowered = lower(subject.model, subject.args, subject.kwargs, planner=planner)
+    clips = samples.batches(lowered.inputs) if samples is not None and types.name == "int8" else []
     with clock("translating to ONNX"):
         graph = to_onnx(lowered, opset=options["opset"], simplify=options["simplify"])
-    described = {"version": __version__, "block": options["block"], "source": subject.source}
-    describe(graph.proto, lowered.inputs, lowered.outputs, **described)
-    shapes = {"inputs": [port.to_dict() for port in lowered.inputs]}
+    inputs, outputs = lowered.inputs, lowered.outputs
+    if types.name != "fp32":
+        with clock(f"converting to {types.name}"):
+            ports = {port.name: port for port in inputs}
+            graph = convert(graph, types, [{n: pack(a, ports[n]) for n, a in clip.items()} for clip in clips])
+    if types.narrow_ports:
+        inputs, outputs = (tuple(map(_narrowed, side)) for side in (inputs, outputs))
+    described = {"version": __version__, "block": options["block"], "source": subject.source, "precision": types.name}
+    describe(graph.proto, inputs, outputs, **described)
+    shapes: dict[str, Any] = {"inputs": [port.to_dict() for port in inputs]}
+    if clips:
+        shapes["calibration_runs"] = len(clips)
     with clock("writing"):
-        sources = [subject.path] if subject.path is not None else []
-        write_artifact(graph, target, sources=sources, options={**options, **shapes})
+        places = [subject.path, samples.file if samples is not None else None]
+        sources = [path for path in places if path is not None]
+        tools = ("onnxruntime",) if types.name != "fp32" else ()
+        write_artifact(graph, target, sources=sources, options={**options, **shapes}, packages=tools)
     with clock("gate"):
         gate = check_rank(target, profile=profile)
     compared = None
     if sets:
         with clock("parity"):
-            compared = _parity(subject, target, sets, options["seed"])
+            given = clips[:_CHECKED] or [random_inputs(lowered.inputs, options["seed"] + i) for i in range(sets)]
+            compared = _parity(subject, target, given, types.name)
     return ExportReport(
         path=target,
         block=options["block"],
         source=subject.source,
-        inputs=lowered.inputs,
-        outputs=lowered.outputs,
+        inputs=inputs,
+        outputs=outputs,
         gate=gate,
         parity=compared,
         layers=lowered.layers,
@@ -312,24 +371,39 @@ def _export(
         folded=lowered.folded,
         notes=subject.notes,
         seconds=clock.seconds,
+        precision=types.to_dict() | ({"runs": len(clips)} if clips else {}),
     )
 
 
-def _parity(subject: Subject, target: Path, sets: int, seed: int) -> ParityReport | None:
+_CHECKED = 32
+"""Runs of calibration clips on which an int8 artifact is held against the network."""
+
+
+def _narrowed(port: Port) -> Port:
+    return replace(port, dtype="float16") if port.dtype == "float32" else port
+
+
+def _parity(subject: Subject, target: Path, inputs: Sequence[Mapping[str, Any]], precision: str) -> ParityReport | None:
     """The artifact in ONNX Runtime against eager PyTorch; without ONNX Runtime a note says that it was not checked."""
     from edge4d import exporters
+    from edge4d.artifact import in_types_of
     from edge4d.artifact import open as open_artifact
-    from edge4d.validators.parity import compare_callables, random_inputs
+    from edge4d.validators.parity import compare_callables
     from edge4d.validators.referee import compare_by_referee
+    from edge4d.validators.tolerances import tolerance_for
 
     probed = exporters.get("onnxruntime").probe()
     if not probed.ok:
         subject.notes.append(f"parity was not checked: {probed.why_not}; {probed.install}")
         return None
-    with open_artifact(target) as candidate:
-        inputs = [random_inputs(candidate.inputs, seed=seed + i) for i in range(sets)]
-        names = [port.name for port in candidate.outputs]
-        eager = subject.reference(names)
+    with open_artifact(target) as opened:
+        names = [port.name for port in opened.outputs]
+        eager, candidate = subject.reference(names), in_types_of(opened)
+        if precision != "fp32":
+            limits = tolerance_for(precision)
+            report = compare_callables(eager, candidate, inputs, tolerance=limits)
+            on = f" on {len(inputs)} runs of the calibration clips" if precision == "int8" else ""
+            return replace(report, notes=(*report.notes, f"held to the limits of {precision}{on}: {limits.to_text()}"))
         report = compare_callables(eager, candidate, inputs)
         if report.ok:
             return report

@@ -63,6 +63,10 @@ RUNTIMES: dict[str, frozenset[str]] = {
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
 convolution with a change of layout before it, which it runs on the CPU."""
 
+AVOIDED: dict[str, frozenset[str]] = {"int8": _MATRIX_FORMS | {"winograd-split"}}
+"""What a precision cannot bear. Winograd's sums of frames and its combined taps have ranges so unlike each other that
+eight bits for all of them lose the small ones; docs/precision.md has the figures."""
+
 
 @dataclass(frozen=True)
 class Planner:
@@ -72,11 +76,13 @@ class Planner:
         runtime: for which runtime the graph is meant; None for one that is good on all.
         formulations: (layer pattern, formulation); a later one overrides an earlier one.
         max_weight_growth: how many times its own weights a layer may get; None for no limit.
+        precision: what the graph will be computed in; formulations that lose too much in it are left out.
     """
 
     runtime: str | None = None
     formulations: tuple[tuple[str, str], ...] = ()
     max_weight_growth: float | None = None
+    precision: str = "fp32"
 
     @classmethod
     def of(
@@ -84,6 +90,7 @@ class Planner:
         runtime: str | None = None,
         formulations: Iterable[str | tuple[str, str]] = (),
         max_weight_growth: float | None = None,
+        precision: str = "fp32",
     ) -> Planner:
         """Read what the user gave; a formulation is ``"layer4.*=taps"``, ``"taps"`` for every layer, or a pair.
 
@@ -104,7 +111,7 @@ class Planner:
             if name not in FORMULATIONS:
                 raise UsageError(f"unknown formulation {name!r}", hint=_known(name, FORMULATIONS))
             rules.append((pattern or "*", name))
-        return cls(runtime, tuple(rules), max_weight_growth)
+        return cls(runtime, tuple(rules), max_weight_growth, precision)
 
     def to_dict(self) -> dict[str, Any]:
         """What a recipe keeps; empty when nothing was asked."""
@@ -157,6 +164,8 @@ def choose(spec: ConvSpec, planner: Planner | None = None, layer: str = "") -> s
 
 def _allowed(spec: ConvSpec, name: str, cost: Cost, planner: Planner) -> bool:
     if planner.runtime is not None and name in RUNTIMES[planner.runtime]:
+        return False
+    if name in AVOIDED.get(planner.precision, ()):
         return False
     own = math.prod(spec.weight.shape)
     return planner.max_weight_growth is None or cost.weights <= planner.max_weight_growth * own

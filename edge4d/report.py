@@ -107,6 +107,7 @@ class ExportReport:
         notes: inferred shapes, checks that did not run, and the like.
         seconds: time of each stage.
         swap: what replaced each Conv3d, and how far the numbers have moved; None for `exact`.
+        precision: in which types it computes, and how they were chosen.
     """
 
     path: Path
@@ -124,6 +125,7 @@ class ExportReport:
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     swap: SwapReport | None = None
+    precision: dict[str, Any] = field(default_factory=lambda: {"precision": "fp32"})
 
     @property
     def ok(self) -> bool:
@@ -136,6 +138,7 @@ class ExportReport:
             "ok": self.ok,
             "path": str(self.path),
             "block": self.block,
+            **self.precision,
             "source": self.source,
             "opset": self.opset,
             "inputs": [port.to_dict() for port in self.inputs],
@@ -164,6 +167,12 @@ class ExportReport:
         if ways:
             said = ", ".join(f"{count} by {way}" for way, count in ways.most_common())
             lines.append(f"  3-D convolutions: {said}; {self.folded} batch norms folded")
+        if (name := self.precision["precision"]) != "fp32":
+            how = ""
+            if name == "int8":
+                how = f", ranges by {self.precision['calibration']} of {self.precision['runs']} runs on clips"
+            kept = ", ".join(self.precision.get("keep_fp32", ()))
+            lines.append(f"  types  {name}{how}" + (f"; in float32: {kept}" if kept else ""))
         device = self.gate.settings.get("profile")
         passed = "passed: no value above rank 4" + (f", no stated limit of {device} broken" if device else "")
         lines.append(f"  gate   {passed if self.gate.ok else self.gate.to_text()}")

@@ -9,6 +9,9 @@ from edge4d.cli.options import (
     Alignment,
     Blocks,
     Calib,
+    CalibMean,
+    Calibration,
+    CalibStd,
     Energy,
     Factory,
     For,
@@ -16,11 +19,14 @@ from edge4d.cli.options import (
     Formulations,
     InputShapes,
     Json,
+    KeepFp32,
     MaxWeightGrowth,
     Output,
+    PrecisionName,
     Seed,
     TrustPickle,
     block_options,
+    parse_numbers,
     parse_shapes,
 )
 from edge4d.cli.output import emit_json, emit_text, note, stage
@@ -35,6 +41,14 @@ def command(
     runtime: For = None,
     formulation: Formulations = None,
     max_weight_growth: MaxWeightGrowth = None,
+    precision: PrecisionName = "fp32",
+    keep_fp32: KeepFp32 = None,
+    calibration: Calibration = "minmax",
+    calib_mean: CalibMean = None,
+    calib_std: CalibStd = None,
+    fp16_io: Annotated[
+        bool, typer.Option("--fp16-io", help="With --precision fp16: inputs and outputs are float16 too.")
+    ] = False,
     output: Output = None,
     input_shape: InputShapes = None,
     factory: Factory = None,
@@ -62,6 +76,8 @@ def command(
         edge4d export model.pt --block exact -o deploy/model.onnx --force
         edge4d export weights.pth --factory my.models:build --block 'layer4.*=proposed-add'
         edge4d export model.pt2 --profile rknn --for rknn
+        edge4d export model.pt2 --precision fp16 --keep-fp32 'head*' -o half.onnx
+        edge4d export model.pt2 --precision int8 --calib videos/ --calib-mean 0.45 --calib-std 0.225 -o int8.onnx
         edge4d export model.pt2 --formulation 'layer4.*=taps' --max-weight-growth 1.5
         edge4d export model.pt2 --json | jq .parity.ok
     """
@@ -76,6 +92,12 @@ def command(
         runtime=runtime,
         formulations=formulation or (),
         max_weight_growth=max_weight_growth,
+        precision=precision,
+        keep_fp32=keep_fp32 or (),
+        calibration=calibration,
+        calib_mean=parse_numbers("--calib-mean", calib_mean),
+        calib_std=parse_numbers("--calib-std", calib_std),
+        fp16_io=fp16_io,
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,

@@ -72,7 +72,7 @@ def test_plan(weights, capsys):
         (["--block", "x=p3d-a"], "fits none of the 2 Conv3d layers"),
         (["--block", "proposed-add", "--alignment", "papre"], "unknown alignment 'papre'"),
         (["--calib", "clips.npz"], "need a block to fit"),
-        (["--block", "p3d-a", "--calib", "missing.npz"], "cannot be read"),
+        (["--block", "p3d-a", "--calib", "missing.npz"], "no such file or folder"),
     ],
 )
 def test_mistakes_end_with_2_and_a_sentence(weights, capsys, arguments, said):
