@@ -152,7 +152,7 @@ def _without_partial_graph() -> Iterator[None]:
 
 
 def _raised_at(error: Exception) -> str:
-    """`` in `if x.sum() > 0:` (net.py:42)``: the innermost line outside torch and its sympy, where there is one in the model."""
+    """`` in `if x.sum() > 0:` (net.py:42)``: the innermost line outside torch and its sympy, if any."""
     packages = Path(torch.__file__).parents[1]
     inside = (str(packages / "torch"), str(packages / "sympy"), "<")
     frames = [
