@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -165,6 +164,8 @@ def ready(name: str) -> nn.Module:
 
 def one_after_another(names: Iterable[str]) -> list[ParameterSet]:
     """Parameters that keep the tests of one network together in one worker (``--dist loadgroup``)."""
+    import pytest  # the benchmarks, which use this module, do without
+
     return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
 
 
