@@ -27,8 +27,9 @@ demo: setup  ## export, verify, compare and time a trained network
 test: setup  ## the tests, in minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
 
+# Tests of one network stay in one worker, which prepares it once.
 test-slow: setup  ## real networks and large files
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m slow
 
 # What meets the other packages; the algebra and the rules below it meet torch alone, which has one tested version.
 LOWEST := tests/test_exporting.py tests/test_artifact.py tests/test_checking.py tests/validators tests/exporters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,12 +138,27 @@ def test_random_dropout_is_refused():
         lower(Fn(lambda x: torch.nn.functional.dropout3d(x, 0.5, training=True)), (torch.randn(1, 2, 4, 4, 4),))
 
 
-def test_data_dependent_control_flow_is_a_capture_error():
+def test_data_dependent_control_flow_is_a_capture_error_with_its_line(capsys):
     def branch(x):
+        print("kept", file=sys.stderr)
         return x * 2 if x.sum() > 0 else x
 
-    with pytest.raises(CaptureError, match="data-dependent"):
+    with pytest.raises(CaptureError) as caught:
         lower(Fn(branch), (torch.randn(1, 2, 4, 4, 4),))
+    said = caught.value.message
+    assert "Fn decides by the values of its input in `return x * 2 if x.sum() > 0 else x`" in said
+    assert "(tests/lowering/test_registry.py:" in said
+    assert "data-dependent control flow" in said
+    assert "torch.where" in caught.value.hint
+    assert set(capsys.readouterr().err.split()) == {"kept"}  # what the model prints; not the graph that torch prints
+
+
+def test_an_error_of_the_model_itself_has_its_line():
+    def failing(x):
+        return x.view(7, 11)
+
+    with pytest.raises(CaptureError, match=r"in `return x.view\(7, 11\)` \(tests/lowering/test_registry.py:\d+\)"):
+        lower(Fn(failing), (torch.randn(1, 2, 4, 4, 4),))
 
 
 def test_wrong_input_shape_is_a_capture_error_with_the_shape():

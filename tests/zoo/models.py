@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,9 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["ZOO", "TwoPathways", "ZooModel", "find", "randomise_batch_norm"]
+    from _pytest.mark import ParameterSet
+
+__all__ = ["ZOO", "TwoPathways", "ZooModel", "find", "one_after_another", "randomise_batch_norm", "ready"]
 
 Shape = tuple[int, ...]
 
@@ -149,6 +151,22 @@ def find(name: str) -> ZooModel:
         if entry.name == name:
             return entry
     raise KeyError(f"no {name!r} in the zoo; it has {', '.join(entry.name for entry in ZOO)}")
+
+
+@lru_cache(maxsize=1)
+def ready(name: str) -> nn.Module:
+    """The network of that name as the tests use it, for several tests in a row: nobody may change it.
+
+    Settling the batch norms takes a forward pass of two clips, as long as an export for the deep ones.
+    """
+    return find(name).ready(seed=0)
+
+
+def one_after_another(names: Iterable[str]) -> list[ParameterSet]:
+    """Parameters that keep the tests of one network together in one worker (``--dist loadgroup``)."""
+    import pytest  # the benchmarks, which use this module, do without
+
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
 
 
 _fragments: list[torch.library.Library] = []  # an operator lives as long as its Library object
