@@ -173,7 +173,7 @@ class _Requests:
 def _loaded(source: Source, requests: Iterator[list[_Item]], workers: int) -> Iterator[Batch]:
     loader: DataLoader[Any] = DataLoader(
         _Reading(source),
-        batch_sampler=_Requests(requests),  # type: ignore[arg-type]
+        batch_sampler=_Requests(requests),
         num_workers=workers,
         collate_fn=_collate,
     )

@@ -47,7 +47,7 @@ def run(place, output, processes=1, *options):
 
 
 def furthest(a, b):
-    return max(float((a[key] - b[key]).abs().max()) for key in a)
+    return max(float((a[key] - b[key]).detach().abs().max()) for key in a)
 
 
 @pytest.fixture(scope="module")

@@ -48,11 +48,11 @@ def same(a, b, tolerance=0.0):
     return all(torch.allclose(a[key], b[key], rtol=tolerance, atol=tolerance) for key in a)
 
 
-@pytest.mark.parametrize("block", ["proposed-add", "rank-1"])
+@pytest.mark.parametrize("block", ["proposed-add", "proposed-cat"])
 def test_it_learns_and_the_result_exports(block, run, tmp_path):
     model = build()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    report = run(block=block, model=model, labels=False, options=replace(QUICK, steps=96))
+    report = run(block=block, model=model, labels=False, options=replace(QUICK, steps=48))
     assert report.best.loss < 0.7 * report.history[0].loss
     assert report.best.loss == min(entry.loss for entry in report.history)
     assert report.path.exists()
