@@ -23,7 +23,7 @@ from edge4d.ports import Port
 if TYPE_CHECKING:
     from edge4d.validators.parity import ParityReport, Tolerance
 
-__all__ = ["check_parity"]
+__all__ = ["OpenModels", "check_parity", "open_models"]
 
 
 def check_parity(
@@ -105,6 +105,43 @@ def check_parity(
                 notes += ("noise is not what int8 ranges were drawn from: give clips with --inputs clips.npz",)
             reports[path] = replace(report, notes=report.notes + notes)
     return reports
+
+
+@dataclass(frozen=True)
+class OpenModels:
+    """Models of any kind that take the same logical arrays.
+
+    Attributes:
+        shapes: logical shape of each input.
+        run: a model's outputs, given its path and the inputs in order.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    run: Callable[..., Any]
+
+
+def open_models(
+    paths: Sequence[Path],
+    input_shapes: Sequence[tuple[int, ...]] = (),
+    *,
+    factory: str | None = None,
+    trust_pickle: bool = False,
+    stack: ExitStack,
+) -> OpenModels:
+    """Open models side by side; arguments and errors as of `check_parity`.
+
+    Args:
+        paths: of the models; the shapes are those of the first that knows its own.
+        input_shapes, factory, trust_pickle: as in `check_parity`.
+        stack: closes them.
+    """
+    models = _open_all(list(dict.fromkeys(paths)), input_shapes, factory, trust_pickle, 0, stack)
+    ports = _ports([models[path] for path in paths], input_shapes)
+    for model in models.values():
+        _check_count(model, ports)
+    return OpenModels(
+        tuple(port.shape for port in ports), lambda path, *arrays: copy.deepcopy(_call(models[path], arrays, ports))
+    )
 
 
 def _only_differ(report: ParityReport) -> bool:

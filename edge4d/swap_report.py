@@ -9,7 +9,7 @@ from edge4d.tables import table
 
 __all__ = ["RECOVERY", "Calibration", "Distance", "SwapReport", "SwapRow"]
 
-RECOVERY = "training on recovers accuracy"
+RECOVERY = "`edge4d tune` recovers accuracy"
 """What to do about changed numbers."""
 
 
