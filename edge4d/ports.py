@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["OPEN", "Port"]
+__all__ = ["OPEN", "Port", "shape_text"]
 
 OPEN = -1
 """Stands in a shape for a size that the graph leaves open."""
@@ -39,3 +39,8 @@ class Port:
     def from_dict(cls, data: Mapping[str, Any]) -> Port:
         """The inverse of `to_dict`."""
         return cls(data["name"], tuple(data["shape"]), tuple(data["physical"]), data["dtype"], data.get("packing"))
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape as people read it: ``Nx3x16x112x112``."""
+    return "x".join("N" if size == OPEN else str(size) for size in shape)

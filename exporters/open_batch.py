@@ -1,21 +1,21 @@
 """A graph whose batch is open, from graphs of three fixed batches.
 
-Rules and planner work on fixed sizes, and that keeps them exact. So the network is translated at batch 2, 3 and 5, with the
-same formulations. The three graphs must be the same but for integers, and every integer that differs must be a·N + b.
-There it is replaced: by -1 where it is one size of a Reshape, else by arithmetic on the size of the input. Anything else
-that depends on the batch (a weight, an attribute, another node) is refused by name. The outcome is compared with
-PyTorch at further batches, as any artifact is.
+Rules and planner work on fixed sizes, and that keeps them exact. So the network is translated at batch 2, 3 and 5, with
+the same formulations. The three graphs must be the same but for integers, and every integer that differs must be
+a·N + b. There it is replaced: by -1 where it is one size of a Reshape, else by arithmetic on the size of the input.
+Anything else that depends on the batch (a weight, an attribute, another node) is refused by name. The outcome is
+compared with PyTorch at further batches, as any artifact is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge4d.errors import ExportError
+from edge4d.errors import ExportError, UsageError
 from edge4d.ports import OPEN, Port
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from edge4d.exporters.onnx import OnnxGraph
     from edge4d.lowered import Lowered
+    from edge4d.planning import Planner
 
 __all__ = ["SYMBOL", "WITNESSES", "open_batch"]
 
@@ -45,27 +46,82 @@ class _Affine:
 
 
 def open_batch(
-    made: Callable[[int], tuple[Lowered, OnnxGraph]],
+    model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], planner: Planner, *, opset: int, simplify: bool
 ) -> tuple[Lowered, OnnxGraph, tuple[Port, ...], tuple[Port, ...]]:
-    """Translate at the witnesses and join them.
+    """Lower and translate at the witnesses, and join the graphs.
 
     Args:
-        made: lowers and translates at one batch.
+        model: an `nn.Module` (left unchanged), or an `ExportedProgram` whose own batch is open.
+        args, kwargs: example inputs; the batch is the first size of the first tensor of two axes or more, and of all
+            others that begin with the same size.
+        planner: chooses formulations at the first witness; the others follow.
+        opset, simplify: as in `to_onnx`.
 
     Returns:
         (lowered at the first witness, the graph, its inputs and outputs). Open sizes in the ports are `OPEN`.
 
     Raises:
+        UsageError: an `ExportedProgram` of one batch, or no input with a batch.
         ExportError: something but an integer depends on the batch, or in another way than a·N + b; says which node.
+        CaptureError, LoweringError: as of `edge4d.lower`.
     """
-    (lowered, graph), *others = [made(batch) for batch in WITNESSES]
-    lowereds, graphs = [lowered, *(one for one, _ in others)], [graph, *(one for _, one in others)]
+    from edge4d.exporters.onnx import to_onnx
+    from edge4d.lowered import lower
+    from edge4d.lowering.conv.rules import FORMULATIONS
+
+    module = _any_batch(model)
+    lowereds: list[Lowered] = []
+    for batch in WITNESSES:
+        lowereds.append(lower(module, *_at(batch, args, kwargs), planner=planner))
+        if len(lowereds) == 1:  # what a layer became at one batch it becomes at all
+            chosen = {layer.layer: layer.becomes for layer in lowereds[0].layers if layer.becomes in FORMULATIONS}
+            planner = replace(planner, formulations=tuple((k, v) for k, v in chosen.items() if v is not None))
+    lowered = lowereds[0]
+    graphs = [to_onnx(one, opset=opset, simplify=simplify) for one in lowereds]
+    graph = graphs[0]
     _check_same(graphs)
     varying = _varying(graphs)
     inputs, outputs = (_ports([getattr(one, side) for one in lowereds]) for side in ("inputs", "outputs"))
     _open_shapes([one.proto for one in graphs])
     _Opening(graph.proto, varying).run(inputs, lowered.inputs)
     return lowered, graph, inputs, outputs
+
+
+def _any_batch(model: Any) -> Any:
+    """A module that can be captured at any batch."""
+    import torch
+
+    if not isinstance(model, torch.export.ExportedProgram):
+        return model
+    names = set(model.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in model.graph.nodes if n.op == "placeholder" and n.name in names]
+    shaped = [value for value in values if isinstance(value, torch.Tensor) and value.dim() > 1]
+    if not shaped or not isinstance(shaped[0].shape[0], torch.SymInt):
+        raise UsageError(
+            "--dynamic batch: this torch.export archive is of one batch, which its operators have written into them",
+            hint="export it with dynamic_shapes={'x': {0: Dim('batch')}}, or use a state_dict and --factory",
+        )
+    return model.module(check_guards=False)
+
+
+def _at(batch: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example inputs at another batch."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
+    shaped = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim() > 1]
+    if not shaped:
+        raise UsageError("--dynamic batch: no input has a batch, i.e. two axes or more", hint="leave --dynamic out")
+    own = shaped[0].shape[0]
+
+    def resized(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or leaf.dim() < 2 or leaf.shape[0] != own:
+            return leaf
+        return leaf[:1].expand(batch, *leaf.shape[1:]).contiguous()
+
+    moved: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten([resized(leaf) for leaf in leaves], spec)
+    return moved
 
 
 def _check_same(graphs: Sequence[OnnxGraph]) -> None:
@@ -75,8 +131,8 @@ def _check_same(graphs: Sequence[OnnxGraph]) -> None:
         if len(nodes) != len(first):
             raise _refusal("the number of operators", f"{len(first)} at batch {WITNESSES[0]}, {len(nodes)} at another")
         for node, other in zip(first, nodes, strict=True):
-            if (node.op_type, list(node.input), list(node.output)) != (other.op_type, list(other.input), list(other.output)):
-                raise _refusal(f"what follows {node.name!r}", f"{node.op_type} at one batch, {other.op_type} at another")
+            if node.op_type != other.op_type or node.input != other.input or node.output != other.output:
+                raise _refusal(f"what stands at {node.name!r}", f"{node.op_type} or {other.op_type}")
             if [a.SerializeToString() for a in node.attribute] != [a.SerializeToString() for a in other.attribute]:
                 names = [a.name for a, b in zip(node.attribute, other.attribute, strict=False) if a != b]
                 raise _refusal(f"an attribute of {node.name!r}", ", ".join(names) or "their number")
@@ -85,8 +141,9 @@ def _check_same(graphs: Sequence[OnnxGraph]) -> None:
         for name in weights.keys() ^ found.keys():
             raise _refusal("a weight", f"{name} is there at one batch only")
         for name, array in weights.items():
-            if array.shape != found[name].shape or not np.array_equal(array, found[name], equal_nan=array.dtype.kind == "f"):
-                raise _refusal("a weight", f"{name} is {array.shape} at batch {WITNESSES[0]}, {found[name].shape} at another")
+            shapes = array.shape, found[name].shape
+            if shapes[0] != shapes[1] or array.tobytes() != found[name].tobytes():
+                raise _refusal("a weight", f"{name} of shape {shapes[0]} or {shapes[1]}")
 
 
 def _varying(graphs: Sequence[OnnxGraph]) -> dict[str, _Affine]:
