@@ -15,7 +15,7 @@ from edge4d.blocks.choice import BlockSpec, Choice
 from edge4d.blocks.registry import EXACT, names
 from edge4d.errors import UsageError
 from edge4d.planning import Planner
-from edge4d.ports import Port
+from edge4d.ports import OPEN, Port
 from edge4d.report import ExportReport, PlanReport
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def export(
     calib_mean: Sequence[float] = (),
     calib_std: Sequence[float] = (),
     fp16_io: bool = False,
+    dynamic: str | None = None,
     opset: int = 18,
     simplify: bool = True,
     parity: bool = True,
@@ -98,6 +99,7 @@ def export(
         calib_mean: what is taken from pictures and videos, whose values go from 0 to 1; one number, or one a channel.
         calib_std: what they are then divided by.
         fp16_io: inputs and outputs are float16 too.
+        dynamic: ``batch`` leaves the first axis of the inputs open; see `edge4d.exporters.open_batch`.
         opset: ONNX operator set.
         simplify: run onnxsim.
         parity: run the artifact in ONNX Runtime against PyTorch, on `sets` random inputs; int8 on the first clips of
@@ -136,6 +138,10 @@ def export(
     check_tools(types)
     pixels = Pixels(tuple(calib_mean), tuple(calib_std))
     check_opset(opset)
+    if dynamic not in (None, "batch"):
+        raise UsageError(f"--dynamic {dynamic}: only the batch can be left open", hint="--dynamic batch")
+    if dynamic and types.name != "fp32":
+        raise UsageError(f"--dynamic batch does not go with --precision {types.name} yet", hint="leave one of them out")
     target = _target(model, output)
     if not (isinstance(model, str | Path) and target == Path(model)):  # an ONNX file as MODEL: loading says it best
         refuse_existing(target, force)
@@ -156,6 +162,7 @@ def export(
         "block": choice.label,
         **(block_options or {}),
         **_calibrated_on(samples),
+        "dynamic": dynamic,
         "opset": opset,
         "simplify": simplify,
         "seed": seed,
@@ -321,18 +328,30 @@ def _export(
 ) -> ExportReport:
     from edge4d.artifact import describe, pack
     from edge4d.exporters.onnx import to_onnx
+    from edge4d.exporters.open_batch import open_batch
     from edge4d.exporters.precision import convert
     from edge4d.exporters.writing import write_artifact
     from edge4d.lowered import lower
     from edge4d.validators.parity import random_inputs
     from edge4d.validators.rank import check_rank
 
-    with clock("capturing and lowering"):
-        lowered = lower(subject.model, subject.args, subject.kwargs, planner=planner)
+    if options["dynamic"]:
+        with clock("lowering at three batches"):
+            lowered, graph, inputs, outputs = open_batch(
+                subject.model,
+                subject.args,
+                subject.kwargs,
+                planner,
+                opset=options["opset"],
+                simplify=options["simplify"],
+            )
+    else:
+        with clock("capturing and lowering"):
+            lowered = lower(subject.model, subject.args, subject.kwargs, planner=planner)
+        with clock("translating to ONNX"):
+            graph = to_onnx(lowered, opset=options["opset"], simplify=options["simplify"])
+        inputs, outputs = lowered.inputs, lowered.outputs
     clips = samples.batches(lowered.inputs) if samples is not None and types.name == "int8" else []
-    with clock("translating to ONNX"):
-        graph = to_onnx(lowered, opset=options["opset"], simplify=options["simplify"])
-    inputs, outputs = lowered.inputs, lowered.outputs
     if types.name != "fp32":
         with clock(f"converting to {types.name}"):
             ports = {port.name: port for port in inputs}
@@ -354,7 +373,10 @@ def _export(
     compared = None
     if sets:
         with clock("parity"):
-            given = clips[:_CHECKED] or [random_inputs(lowered.inputs, options["seed"] + i) for i in range(sets)]
+            given = clips[:_CHECKED] or [
+                random_inputs(_sized(inputs, _BATCHES[i % len(_BATCHES)]), options["seed"] + i)
+                for i in range(max(sets, len(_BATCHES) if options["dynamic"] else 0))
+            ]
             compared = _parity(subject, target, given, types.name)
     return ExportReport(
         path=target,
@@ -377,6 +399,15 @@ def _export(
 
 _CHECKED = 32
 """Runs of calibration clips on which an int8 artifact is held against the network."""
+
+
+_BATCHES = (1, 4, 3)
+"""At which an artifact of an open batch is held against the network; none but 3 is one it was made from."""
+
+
+def _sized(ports: Sequence[Port], batch: int) -> list[Port]:
+    """Ports with a number in the place of an open batch."""
+    return [replace(port, shape=tuple(batch if size == OPEN else size for size in port.shape)) for port in ports]
 
 
 def _narrowed(port: Port) -> Port:

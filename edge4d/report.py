@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.ports import Port
+from edge4d.ports import Port, shape_text
 from edge4d.tables import table
 
 if TYPE_CHECKING:
@@ -160,9 +160,9 @@ class ExportReport:
         for role, ports in (("input", self.inputs), ("output", self.outputs)):
             for port in ports:
                 how = f"  packed: {port.packing}" if port.packing else ""
-                shapes = "x".join(map(str, port.physical))
-                logical = "x".join(map(str, port.shape))
-                lines.append(f"  {role:<6} {port.name:<12} {logical} -> {shapes}{how}")
+                lines.append(
+                    f"  {role:<6} {port.name:<12} {shape_text(port.shape)} -> {shape_text(port.physical)}{how}"
+                )
         ways = Counter(layer.becomes for layer in self.layers if layer.macs)
         if ways:
             said = ", ".join(f"{count} by {way}" for way, count in ways.most_common())

@@ -53,6 +53,10 @@ def command(
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
+    dynamic: Annotated[
+        str | None,
+        typer.Option("--dynamic", metavar="batch", help="Leave the batch open; all else is as in the example."),
+    ] = None,
     opset: Annotated[int, typer.Option("--opset", help="ONNX operator set.")] = 18,
     simplify: Annotated[bool, typer.Option(help="Simplify the graph with onnxsim.")] = True,
     parity: Annotated[bool, typer.Option(help="Run the result in ONNX Runtime against PyTorch.")] = True,
@@ -101,6 +105,7 @@ def command(
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,
+        dynamic=dynamic,
         opset=opset,
         simplify=simplify,
         parity=parity,
