@@ -60,6 +60,9 @@ class ZooModel:
         clips = []
         for _, *rest in self.shapes:
             shape = (batch, *rest)
+            if len(shape) != 5:
+                clips.append(torch.randn(shape, generator=generator))
+                continue
             coarse = torch.randn((*shape[:2], min(4, shape[2]), 5, 5), generator=generator)
             smooth = F.interpolate(coarse, size=shape[2:], mode="trilinear", align_corners=False)
             clip = smooth + 0.2 * torch.randn(shape, generator=generator)
