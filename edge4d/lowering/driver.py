@@ -46,6 +46,7 @@ class Interpretation:
         inputs, outputs: the graph's ports, logical and physical.
         layers: what every operator that touches more than four axes became, or why it was declined.
         folded: batch norms taken up by convolutions.
+        operators: calls in the captured graph, of any rank.
     """
 
     module: fx.GraphModule | None
@@ -53,6 +54,7 @@ class Interpretation:
     outputs: tuple[Port, ...]
     layers: tuple[LayerPlan, ...]
     folded: int
+    operators: int
 
     @property
     def declined(self) -> list[LayerPlan]:
@@ -116,7 +118,10 @@ class _Interpreter:
             self.b.graph.eliminate_dead_code()
             module = _module(self.b)
             _ensure(module)
-        return Interpretation(module, tuple(self.inputs), tuple(self.outputs), tuple(self.layers), self.folded)
+        operators = sum(node.op == "call_function" and node.target is not operator.getitem for node in nodes)
+        return Interpretation(
+            module, tuple(self.inputs), tuple(self.outputs), tuple(self.layers), self.folded, operators
+        )
 
     def _input(self, node: fx.Node, name: str) -> None:
         val = node.meta["val"]

@@ -19,9 +19,12 @@ from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Const, Operand, Value
 
 if TYPE_CHECKING:
-    from edge4d.lowering.builder import Builder
+    from torch.fx import Node
 
-__all__ = ["as_integers", "merged_places", "select_places"]
+    from edge4d.lowering.builder import Builder
+    from edge4d.packing import Packing
+
+__all__ = ["as_integers", "merged_places", "select_places", "side_by_side", "without_masks"]
 
 aten = torch.ops.aten
 
@@ -198,9 +201,19 @@ class Gather:
         for axis, size in enumerate(spec.index.shape):
             if axis != spec.axis and size < x.shape[axis]:
                 x = slice_axis(b, x, axis, 0, size)
-        (source, places), packing = align(b, [x, spec.index], spec.index.shape, alone=spec.axis)
-        dim = packing.physical.index(packing.logical[spec.axis])
-        return b.value(b.emit(aten.gather.default, source, dim, places), packing)
+        (source, places), dim, packing = side_by_side(b, [x, spec.index], spec.axis)
+        gathered = b.emit(aten.gather.default, source, dim, places)
+        return b.value(gathered, packing.resize(spec.axis, dim, spec.index.shape[spec.axis]))
+
+
+def side_by_side(b: Builder, operands: Sequence[Operand], axis: int) -> tuple[list[Node], int, Packing]:
+    """Operands of one shape but for `axis`, in one physical frame: nodes, that axis's place, and a packing in which it
+    has yet to be given its size.
+    """
+    shape = list(operands[0].shape)
+    shape[axis] = sum(operand.shape[axis] for operand in operands)  # above 1, so that it has a place to be found by
+    nodes, packing = align(b, operands, shape, alone=axis)
+    return nodes, packing.physical.index(packing.logical[axis]), packing
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edge4d.lowering.alignment import align
 from edge4d.lowering.axis import concat, slice_axis
-from edge4d.lowering.gathering import index_axes, merged_places
+from edge4d.lowering.gathering import index_axes, merged_places, side_by_side
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Const, Operand, Value
 
@@ -77,9 +76,8 @@ def scatter(b: Builder, x: Operand, axis: int, index: Operand, source: Operand, 
             head = slice_axis(b, x, other, 0, size)
             tail = slice_axis(b, x, other, size, x.shape[other])
             return concat(b, [scatter(b, head, axis, index, source, reduce), tail], other)
-    operands = [b.given(x), b.given(index), b.given(source)]
-    (onto, places, from_), packing = align(b, operands, x.shape, alone=axis)
-    dim = packing.physical.index(packing.logical[axis])
+    (onto, places, from_), dim, packing = side_by_side(b, [b.given(x), b.given(index), b.given(source)], axis)
+    packing = packing.resize(axis, dim, x.shape[axis])
     if reduce is None:
         return b.value(b.emit(aten.scatter.src, onto, dim, places, from_), packing)
     return b.value(b.emit(aten.scatter_reduce.two, onto, dim, places, from_, reduce), packing)

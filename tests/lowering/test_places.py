@@ -103,6 +103,23 @@ def test_places_and_order(name):
     lowered_equals_eager(Fn({**PLACES, **ORDER}[name]), clip(2, 4, 3, 5, 6), tolerance=1e-11)
 
 
+def test_places_in_axes_of_one():
+    def every_kind(x):
+        index = torch.tensor([0, 0])
+        y = x * 2
+        y[:, index] = 3.0
+        return (
+            x.gather(0, x.argmax(0, keepdim=True)),
+            y,
+            x.scatter_add(1, (x > 0).long() * 0, x),
+            x[index],
+            x.topk(1, 1),
+        )
+
+    lowered_equals_eager(Fn(every_kind), clip(1, 1))
+    lowered_equals_eager(Fn(every_kind), clip(1, 1, 1, 3, 1))
+
+
 def test_integer_running_extrema_begin_at_the_lowest_integer():
     x = torch.tensor([[-5, -7, -2], [4, -9, 8]])
     lowered_equals_eager(Fn(lambda i: i.cummax(1)[0]), x)

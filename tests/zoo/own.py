@@ -72,6 +72,7 @@ class CorrelationStereo(nn.Module):
         super().__init__()
         self.groups, self.disparities = groups, disparities
         self.features = nn.Conv2d(3, channels, 3, 2, 1)
+        self.prior = nn.Parameter(torch.linspace(0.5, -0.5, disparities).view(1, -1, 1, 1))  # no two levels tie
         self.filter = nn.Sequential(nn.Conv3d(groups, 8, 3, padding=1), nn.ReLU(), nn.Conv3d(8, 1, 3, padding=1))
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ class CorrelationStereo(nn.Module):
         for i in range(self.disparities):
             shifted = F.pad(other, (i, 0))[..., :w]
             levels.append((one * shifted).view(n, self.groups, c // self.groups, h, w).mean(2))
-        volume = self.filter(torch.stack(levels, 2)).squeeze(1)
+        volume = self.filter(torch.stack(levels, 2)).squeeze(1) + self.prior
         best, places = torch.topk(volume, 2, dim=1)
         values = torch.arange(self.disparities, dtype=volume.dtype).view(1, -1, 1, 1).expand_as(volume)
         return (best.softmax(1) * values.gather(1, places)).sum(1, keepdim=True)

@@ -116,8 +116,8 @@ def _own(name: str) -> nn.Module:
 _VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 
 
-def _one(name: str, build: Callable[[], nn.Module], *shapes: tuple[int, ...]) -> ZooModel:
-    return ZooModel(name, build, shapes, small=True)
+def _one(name: str, build: Callable[[], nn.Module], *shapes: tuple[int, ...], refused: str = "") -> ZooModel:
+    return ZooModel(name, build, shapes, refused=refused)
 
 
 _CLIP = (1, 3, 8, 64, 64)
@@ -209,6 +209,7 @@ WIDE: tuple[ZooModel, ...] = (
             patch_size=14,
         ),
         (1, 3, 4, 56, 56),
+        refused="(data-dependent control flow)",
     ),
     _one(
         "qwen2_5_vl_tower",
@@ -226,6 +227,7 @@ WIDE: tuple[ZooModel, ...] = (
             fullatt_block_indexes=[1],
         ),
         (1, 3, 4, 56, 84),
+        refused="(data-dependent control flow)",
     ),
     _one(
         "qwen3_vl_tower",
@@ -243,23 +245,7 @@ WIDE: tuple[ZooModel, ...] = (
             num_position_embeddings=16,
         ),
         (1, 3, 4, 64, 64),
-    ),
-    _one(
-        "x_clip",
-        partial(
-            _huggingface,
-            "XCLIPVisionModel",
-            "XCLIPVisionConfig",
-            image_size=32,
-            patch_size=16,
-            num_frames=4,
-            mit_hidden_size=32,
-            mit_intermediate_size=64,
-            mit_num_hidden_layers=1,
-            mit_num_attention_heads=2,
-            **_VIT,
-        ),
-        (1, 3, 4, 32, 32),
+        refused="(data-dependent control flow)",
     ),
     _one("unet3d", partial(_monai, "UNet", 3, 1, 3, (8, 16, 32), (2, 2), num_res_units=2), _VOLUME),
     _one("basic_unet", partial(_monai, "BasicUNet", 3, 1, 3, (8, 8, 16, 16, 32, 8)), _VOLUME),
@@ -282,8 +268,7 @@ WIDE: tuple[ZooModel, ...] = (
         _VOLUME,
     ),
     _one("unetr", partial(_monai, "UNETR", 1, 3, (32, 32, 32), 8, 48, 96, 4), _VOLUME),
-    _one("swin_unetr", partial(_monai, "SwinUNETR", 1, 3, feature_size=12), _VOLUME),
-    _one("swin_unetr_v2", partial(_monai, "SwinUNETR", 1, 3, feature_size=12, use_v2=True), (1, 1, 64, 64, 64)),
+    _one("swin_unetr", partial(_monai, "SwinUNETR", 1, 3, feature_size=12, use_v2=True), (1, 1, 64, 64, 64)),
     _one(
         "mednext",
         partial(
@@ -313,6 +298,7 @@ WIDE: tuple[ZooModel, ...] = (
         "autoencoder_kl",
         partial(_monai, "AutoencoderKL", 3, 1, 1, (1, 1), (8, 8), (False, True), 4, norm_num_groups=4),
         (1, 1, 16, 16, 16),
+        refused="aten.randn_like.default",
     ),
     _one(
         "vit3d",
