@@ -148,7 +148,11 @@ class _Interpreter:
         before = len(self.b.graph.nodes)
         try:
             if not isinstance(node.target, OpOverload):
-                if _is_arithmetic(node.target) and not any(isinstance(leaf, Value | Const) for leaf in leaves):
+                if (
+                    callable(node.target)
+                    and _is_arithmetic(node.target)
+                    and not any(isinstance(leaf, Value | Const) for leaf in leaves)
+                ):
                     return node.target(*args, **kwargs)
                 raise Declined(
                     str(node.target), Decline("control flow inside the graph", "avoid torch.cond and the like")

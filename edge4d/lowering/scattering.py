@@ -49,8 +49,8 @@ class Scatter:
         if not x.shape or not index.shape:
             return Decline("scatter into a tensor without axes", "give it one axis")
         axis = site.take("dim") % len(x.shape)
-        reduce = site.take("reduce") if site.has("reduce") else None
-        reduce = {"add": "sum", "multiply": "prod"}.get(reduce, reduce)
+        named = str(site.take("reduce")) if site.has("reduce") else ""
+        reduce = {"add": "sum", "multiply": "prod"}.get(named, named) or None
         if site.op is aten.scatter_add.default:
             reduce = "sum"
         if site.has("include_self") and not site.take("include_self"):
@@ -128,8 +128,8 @@ class IndexPut:
 
     def rewrite(self, b: Builder, spec: AssignSpec | MaskedSpec) -> Operand:
         if isinstance(spec, MaskedSpec):
-            shape = [*spec.mask.shape, *[1] * (len(spec.x.shape) - len(spec.mask.shape))]
-            mask = b.lower(aten.reshape.default, spec.mask, shape)
+            under = [*spec.mask.shape, *[1] * (len(spec.x.shape) - len(spec.mask.shape))]
+            mask = b.lower(aten.reshape.default, spec.mask, under)
             value = b.lower(aten.reshape.default, spec.values, [])
             masked: Operand = b.lower(aten.where.self, mask, value, spec.x)
             return masked
@@ -143,5 +143,5 @@ class IndexPut:
         index = b.lower(aten.reshape.default, places, [*[1] * start, number, *[1] * len(after)])
         index = b.lower(aten.expand.default, index, [*before, number, *after])
         put = scatter(b, x, start, index, values, "sum" if spec.add else None)
-        result: Operand = b.lower(aten.reshape.default, put, list(shape))
+        result: Operand = b.lower(aten.reshape.default, put, list(spec.x.shape))
         return result

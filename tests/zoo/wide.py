@@ -55,6 +55,7 @@ def _huggingface(
     model: str, config: str, wrap: Callable[[nn.Module], nn.Module] = FramesFirst, **sizes: Any
 ) -> nn.Module:
     def create() -> nn.Module:
+        _declare_torchvision_operators()  # transformers imports torchvision where it is installed
         import transformers
 
         network = getattr(transformers, model)(getattr(transformers, config)(**sizes))
@@ -65,6 +66,7 @@ def _huggingface(
 
 def _tower(model: str, config: str, merge: int = 2, temporal: int = 2, **sizes: Any) -> nn.Module:
     def create() -> nn.Module:
+        _declare_torchvision_operators()
         import importlib
 
         folder = model.split(":")[0]
@@ -78,6 +80,7 @@ def _tower(model: str, config: str, merge: int = 2, temporal: int = 2, **sizes: 
 
 def _monai(name: str, *args: Any, wrap: Callable[[nn.Module], nn.Module] | None = None, **options: Any) -> nn.Module:
     def create() -> nn.Module:
+        _declare_torchvision_operators()
         from monai.networks import nets
 
         network: nn.Module = getattr(nets, name)(*args, **options)
