@@ -27,7 +27,7 @@ def survey(seeds) -> Counter:
             lowered = lower(network, (clip,))
         except LoweringError as error:
             counts["refused"] += 1
-            counts[f"refused: {error.message.splitlines()[-1][:100]}"] += 1
+            counts[f"refused: {error.message.splitlines()[1][:100]}"] += 1
             continue
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}\n{network.described()}") from error

@@ -45,12 +45,14 @@ class ZooModel:
         build: gives the network in evaluation mode with its random initialisation, the same one every time.
         shapes: logical shape of each input at batch 1, N C T H W.
         small: cheap enough to be run at batch 3 as well.
+        refused: what the refusal says, for a network that edge4d does not export; empty for all others.
     """
 
     name: str
     build: Callable[[], nn.Module]
     shapes: tuple[Shape, ...]
     small: bool = False
+    refused: str = ""
 
     def inputs(self, seed: int = 0, batch: int = 1) -> tuple[Tensor, ...]:
         """Clips that a network can tell apart: something smooth plus some noise, each channel of mean 0, variance 1.
@@ -62,6 +64,9 @@ class ZooModel:
         clips = []
         for _, *rest in self.shapes:
             shape = (batch, *rest)
+            if len(shape) != 5:
+                clips.append(torch.randn(shape, generator=generator))
+                continue
             coarse = torch.randn((*shape[:2], min(4, shape[2]), 5, 5), generator=generator)
             smooth = F.interpolate(coarse, size=shape[2:], mode="trilinear", align_corners=False)
             clip = smooth + 0.2 * torch.randn(shape, generator=generator)
