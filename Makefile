@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup demo test test-slow test-lowest check lint types format wheel fuzz bench clean
+.PHONY: help setup demo test test-slow test-lowest docker-test check lint types format wheel fuzz bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -27,8 +27,9 @@ demo: setup  ## export, verify, compare and time a trained network
 test: setup  ## the tests, in minutes
 	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
 
+# Tests of one network stay in one worker, which prepares it once.
 test-slow: setup  ## real networks and large files
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m slow
 
 # What meets the other packages; the algebra and the rules below it meet torch alone, which has one tested version.
 LOWEST := tests/test_exporting.py tests/test_artifact.py tests/test_checking.py tests/validators tests/exporters
@@ -38,6 +39,9 @@ test-lowest: constraints-lowest.txt  ## the oldest versions that pyproject.toml 
 	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt setuptools wheel
 	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt -e '.[test]'
 	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m 'not slow and not newest' $(LOWEST)
+
+docker-test:  ## build and run the CPU and RKNN images; BASE=, TORCH_INDEX=, TOOL=, BUILD_ARGS=
+	docker/test.sh cpu rknn
 
 check: lint types test  ## what CI runs, without the slow tests
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edge4d.ports import Port
     from edge4d.report import ExportReport
     from edge4d.swapping import swap
+    from edge4d.tuning.tune import tune
 
 _HOME = {
     "ExportReport": "edge4d.report",
@@ -29,6 +30,7 @@ _HOME = {
     "plan": "edge4d.lowered",
     "register_rule": "edge4d.lowering.registry",
     "swap": "edge4d.swapping",
+    "tune": "edge4d.tuning.tune",
 }
 _PACKAGES = ("blocks", "exporters", "loading", "validators")
 
@@ -43,6 +45,7 @@ __all__ = [
     "plan",
     "register_rule",
     "swap",
+    "tune",
 ]
 
 

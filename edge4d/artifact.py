@@ -8,31 +8,43 @@ checked against the graph, and nothing from the file is run.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import PackingError, UsageError, ValidationError
 from edge4d.patterns import parse_pattern
-from edge4d.ports import Port
+from edge4d.ports import OPEN, Port
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy as np
     import onnx
 
     from edge4d.exporters.protocol import Session
 
-__all__ = ["Opened", "attach", "describe", "metadata_of", "open", "pack", "ports_of", "unpack"]
+__all__ = [
+    "Opened",
+    "attach",
+    "describe",
+    "in_type",
+    "in_types_of",
+    "metadata_of",
+    "open",
+    "pack",
+    "ports_of",
+    "unpack",
+]
 
 _SHAPE, _PACKING = "edge4d.shape.", "edge4d.packing."
 _LONGEST = 1000
 """Characters that a description of one port may have; a pattern of 32 axes has far fewer."""
 
-UNKNOWN = -1
-"""Stands in `Port.physical` (and in `Port.shape` of an undescribed port) for a size that the file leaves open."""
+OPEN_BATCH = "N"
+"""Stands in a described shape for the one size that a graph leaves open, e.g. ``Nx3x16x112x112``."""
 
 
 # ---- the description in the file --------------------------------------------------------------------------------
@@ -86,7 +98,14 @@ def attach(ports: Iterable[Port], metadata: Mapping[str, str]) -> tuple[Port, ..
 
 
 def describe(
-    model: onnx.ModelProto, inputs: Sequence[Port], outputs: Sequence[Port], *, version: str, block: str, source: str
+    model: onnx.ModelProto,
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+    *,
+    version: str,
+    block: str,
+    source: str,
+    precision: str = "fp32",
 ) -> None:
     """Write the description into a model, in place of any that it carries.
 
@@ -97,15 +116,17 @@ def describe(
         version: of edge4d.
         block: the formulation, e.g. ``exact``.
         source: file name and SHA-256 of the model that was exported.
+        precision: what its types compute in: ``fp32``, ``fp16`` or ``int8``.
 
     Raises:
         ValidationError: the ports are not those of the graph, or a packing that does not fit.
     """
     kept = [(entry.key, entry.value) for entry in model.metadata_props if not entry.key.startswith("edge4d.")]
     entries = {"edge4d.version": version, "edge4d.block": block, "edge4d.source": source}
+    entries["edge4d.precision"] = precision
     for port in (*inputs, *outputs):
         if port.packing is not None:
-            entries[_SHAPE + port.name] = "x".join(map(str, port.shape))
+            entries[_SHAPE + port.name] = "x".join(OPEN_BATCH if size == OPEN else str(size) for size in port.shape)
             entries[_PACKING + port.name] = port.packing
     del model.metadata_props[:]
     for key, value in (*kept, *entries.items()):
@@ -130,13 +151,14 @@ def _described(port: Port, metadata: Mapping[str, str]) -> Port:
         raise ValidationError(
             f"the file's metadata for {port.name!r} is longer than {_LONGEST} characters", hint=_AGAIN
         )
-    if not re.fullmatch(r"[1-9]\d{0,9}(x[1-9]\d{0,9})*", text, re.ASCII):
+    size = rf"([1-9]\d{{0,9}}|{OPEN_BATCH})"
+    if not re.fullmatch(rf"{size}(x{size})*", text, re.ASCII) or text.count(OPEN_BATCH) > 1:
         raise ValidationError(
             f"{shape_key!r} in the file's metadata is {text!r}, expected sizes such as '1x3x16x112x112'", hint=_AGAIN
         )
-    shape = tuple(int(size) for size in text.split("x"))
+    shape = tuple(OPEN if size == OPEN_BATCH else int(size) for size in text.split("x"))
     try:
-        physical = parse_pattern(pattern, shape).physical_shape
+        physical = _packed(pattern, shape)
     except PackingError as error:
         raise ValidationError(f"{packing_key!r} in the file's metadata: {error.message}", hint=_AGAIN) from error
     if not _fits(physical, port.physical):
@@ -148,6 +170,13 @@ def _described(port: Port, metadata: Mapping[str, str]) -> Port:
     return Port(port.name, shape, physical, port.dtype, pattern)
 
 
+def _packed(pattern: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The physical shape; the axis that holds an open logical size is open itself."""
+    one, two = (parse_pattern(pattern, [n if size == OPEN else size for size in shape]) for n in (1, 2))
+    pairs = zip(one.physical_shape, two.physical_shape, strict=True)
+    return tuple(a if a == b else OPEN for a, b in pairs)
+
+
 def _declared(value: onnx.ValueInfoProto, role: str) -> Port:
     import onnx
 
@@ -155,7 +184,7 @@ def _declared(value: onnx.ValueInfoProto, role: str) -> Port:
         kind = value.type.WhichOneof("value") or "value of no type"
         raise ValidationError(f"{role} {value.name!r} is a {kind}; edge4d reads tensors only")
     tensor = value.type.tensor_type
-    shape = tuple(d.dim_value if d.HasField("dim_value") else UNKNOWN for d in tensor.shape.dim)
+    shape = tuple(d.dim_value if d.HasField("dim_value") else OPEN for d in tensor.shape.dim)
     try:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
     except ValueError as error:
@@ -216,11 +245,17 @@ def unpack(array: Any, port: Port) -> np.ndarray:
     given: np.ndarray = np.asarray(array)
     if port.packing is None:
         return given
-    if given.shape != port.physical:
+    if not _fits(given.shape, port.physical) or not _divides(given.size, port.shape):
         raise PackingError(f"output {port.name!r}: got shape {_x(given.shape)}, the file declares {_x(port.physical)}")
     order = _memory_order(port.packing)
     logical: np.ndarray = given.reshape([port.shape[axis] for axis in order]).transpose(np.argsort(order))
     return logical
+
+
+def _divides(count: int, shape: Sequence[int]) -> bool:
+    """Whether so many elements make whole samples of an open batch."""
+    known = math.prod(size for size in shape if size != OPEN)
+    return OPEN not in shape or (known > 0 and count % known == 0)
 
 
 def _memory_order(pattern: str) -> list[int]:
@@ -244,11 +279,11 @@ def _wrong_shape(got: tuple[int, ...], port: Port) -> str:
 
 
 def _fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
-    return len(shape) == len(declared) and all(d in (s, UNKNOWN) for s, d in zip(shape, declared, strict=True))
+    return len(shape) == len(declared) and all(d in (s, OPEN) for s, d in zip(shape, declared, strict=True))
 
 
 def _x(shape: Sequence[int]) -> str:
-    return "x".join("?" if size == UNKNOWN else str(size) for size in shape) or "()"
+    return "x".join("?" if size == OPEN else str(size) for size in shape) or "()"
 
 
 def _said(ports: Sequence[Port]) -> str:
@@ -328,6 +363,25 @@ class Opened:
 
     def __repr__(self) -> str:
         return f"Opened({str(self.path)!r}, inputs: {_said(self.inputs)}, outputs: {_said(self.outputs)})"
+
+
+def in_types_of(opened: Opened) -> Callable[..., dict[str, np.ndarray]]:
+    """An artifact that takes floats of any width and gives each input those that it declares."""
+
+    def run(*arrays: Any, **named: Any) -> dict[str, np.ndarray]:
+        kinds = {port.name: port.dtype for port in opened.inputs}
+        given = [in_type(array, kind) for array, kind in zip(arrays, kinds.values(), strict=False)]
+        return opened(*given, *arrays[len(given) :], **{k: in_type(a, kinds.get(k, "")) for k, a in named.items()})
+
+    return run
+
+
+def in_type(array: Any, kind: str) -> Any:
+    """A float array in the width that an input takes; anything else as it is, for the input itself to judge."""
+    import numpy as np
+
+    given = np.asarray(array)
+    return given.astype(kind) if given.dtype.kind == "f" and kind in ("float16", "float32", "float64") else array
 
 
 def open(path: str | os.PathLike[str], runtime: str | None = None, **options: Any) -> Opened:

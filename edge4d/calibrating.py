@@ -16,15 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from edge4d.blocks.base import Block, System
+from edge4d.clips import load_clips
 from edge4d.errors import UsageError
 from edge4d.subject import evaluation
 from edge4d.swap_report import Calibration, SwapRow
@@ -40,49 +39,21 @@ def read_clips(source: Any) -> Tensor:
     """Clips as one float tensor (clips, C, T, H, W).
 
     Args:
-        source: an ``.npz`` with one array, a folder of ``.npy`` files (each a clip or a batch), an array or a tensor.
+        source: an array, a tensor, or what `edge4d.clips.load_clips` reads without knowing a shape.
 
     Raises:
-        UsageError: nothing readable there, another number of axes, or values that are not finite.
+        UsageError: nothing readable there, another number of axes, values that are complex or not finite.
     """
-    if isinstance(source, str | Path):
-        path = Path(source)
-        name = f"--calib {path}"
-        clips = _read(path)
-    else:
-        name = "calib"
-        clips = source if isinstance(source, Tensor) else torch.from_numpy(np.asarray(source))
-    if clips.dim() != 5 or clips.shape[0] == 0:
-        raise UsageError(f"{name}: expected clips (N, C, T, H, W), got shape {tuple(clips.shape)}")
-    clips = clips if clips.is_floating_point() else clips.float()
-    if not bool(torch.isfinite(clips).all()):
-        bad = int((~torch.isfinite(clips)).flatten(1).any(1).sum())
-        raise UsageError(f"{name}: {bad} of {clips.shape[0]} clips hold values that are NaN or infinite")
-    return clips
+    if isinstance(source, Tensor):
+        source = source.detach().cpu()
+        if source.dtype is torch.bfloat16:  # numpy has none
+            source = source.float()
+    return torch.from_numpy(load_clips(source).clips)
 
 
-def _read(path: Path) -> Tensor:
-    try:
-        if path.is_dir():
-            files = sorted(path.glob("*.npy"))
-            arrays = [np.load(file, allow_pickle=False) for file in files]
-            if not arrays:
-                raise UsageError(f"--calib {path}: the folder holds no .npy file")
-            return torch.from_numpy(np.concatenate([a[None] if a.ndim == 4 else a for a in arrays]))
-        with np.load(path, allow_pickle=False) as archive:
-            if len(archive.files) != 1:
-                raise UsageError(
-                    f"--calib {path}: holds {', '.join(archive.files) or 'nothing'}, expected one array of clips",
-                    hint="write it with np.savez(path, clips=clips)",
-                )
-            return torch.from_numpy(np.asarray(archive[archive.files[0]]))
-    except (OSError, ValueError, EOFError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"--calib {path}: cannot be read: {error}", hint="an .npz with one array, or a folder of .npy files"
-        ) from error
-
-
-def calibrate(original: nn.Module, swapped: nn.Module, source: Any, rows: Sequence[SwapRow]) -> Calibration:
+def calibrate(
+    original: nn.Module, swapped: nn.Module, source: Any, rows: Sequence[SwapRow], example: Tensor | None = None
+) -> Calibration:
     """Fit the blocks of `swapped`, in place, on clips.
 
     Args:
@@ -90,38 +61,54 @@ def calibrate(original: nn.Module, swapped: nn.Module, source: Any, rows: Sequen
         swapped: its copy with blocks.
         source: see `read_clips`. The network takes one clip tensor.
         rows: of the swap; their `output_error` is filled in.
+        example: (N, C, T, H, W) that the network is meant for; None where clips of any size will do.
 
     Returns:
         What it did to the network's output, which never gets worse on these clips.
 
     Raises:
-        UsageError: clips that cannot be read or do not fit the network.
+        UsageError: clips that cannot be read or do not fit the network, or on which its output is not finite.
     """
     clips = read_clips(source)
+    shape = "x".join(map(str, clips.shape))
+    if example is not None and example.shape[1:] != clips.shape[1:]:
+        raise UsageError(
+            f"calibration clips of shape {shape} are not what the network is meant for: its input is "
+            f"{'x'.join(map(str, example.shape))}",
+            hint="only N may differ",
+        )
     parameter = next(original.parameters())
     batches = [batch.to(parameter) for batch in torch.split(clips, BATCH)]
     by_name = dict(swapped.named_modules())
     before = dict(original.named_modules())
     norms = {id(m): before[name] for name, m in by_name.items() if isinstance(m, _BatchNorm)}
-    names = {id(by_name[row.layer]): row for row in rows if row.block is not None}
+    replaced: dict[int, list[SwapRow]] = {}  # a block that tied layers share stands for several
+    for row in rows:
+        if row.block is not None:
+            replaced.setdefault(id(by_name[row.shared_with or row.layer]), []).append(row)
     with evaluation(original), evaluation(swapped), torch.no_grad():
         try:
             first = _output_error(original, swapped, batches)
-        except RuntimeError as error:
+        except UsageError:
+            raise
+        except Exception as error:  # whatever the user's network says to such clips
             raise UsageError(
-                f"calibration clips of shape {'x'.join(map(str, clips.shape))} do not fit {type(original).__name__}: "
-                f"{str(error).strip().splitlines()[0]}"
+                f"calibration clips of shape {shape} do not fit {type(original).__name__}: "
+                f"{str(error).strip().partition(chr(10))[0]}",
+                hint="clips are given to it as its one argument, some at a time",
             ) from error
         start = _copied(swapped)
         order = _in_order(swapped, batches[0])
         for block in order:
-            if isinstance(block, Block) and id(block) in names:
-                row = names[id(block)]
-                row.output_error = _fit(original, before[row.layer], swapped, block, batches)
+            if isinstance(block, Block) and id(block) in replaced:
+                own = replaced[id(block)]
+                found = _fit(original, [before[row.layer] for row in own], swapped, block, batches)
+                for row in own:
+                    row.output_error, row.scarce = found
         last = _output_error(original, swapped, batches)
-        if last > first:
-            swapped.load_state_dict(start)
-            for row in names.values():
+        if not last <= first:
+            _restore(start)
+            for row in rows:
                 row.output_error = (row.output_error[0],) * 2 if row.output_error else None
         kept, best = _copied(swapped), min(first, last)
         behind = False  # whether a block has come yet: norms before the first one see what they always saw
@@ -130,13 +117,19 @@ def calibrate(original: nn.Module, swapped: nn.Module, source: Any, rows: Sequen
             if isinstance(module, _BatchNorm) and behind:
                 _settle(original, norms[id(module)], swapped, module, batches)
         settled = _output_error(original, swapped, batches)
-        if settled >= best:
-            swapped.load_state_dict(kept)
+        if not settled < best:
+            _restore(kept)
     return Calibration(int(clips.shape[0]), first, min(best, settled), last <= first, settled < best)
 
 
-def _copied(model: nn.Module) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in model.state_dict().items()}
+def _copied(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Every parameter and buffer with a copy of it; a state_dict may hold other things and lack some of these."""
+    return [(tensor, tensor.clone()) for tensor in (*model.parameters(), *model.buffers())]
+
+
+def _restore(copies: list[tuple[Tensor, Tensor]]) -> None:
+    for tensor, copied in copies:
+        tensor.copy_(copied)
 
 
 def _in_order(model: nn.Module, clip: Tensor) -> list[nn.Module]:
@@ -158,91 +151,100 @@ def _in_order(model: nn.Module, clip: Tensor) -> list[nn.Module]:
 
 
 @contextmanager
-def _watching(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """(input, output) of every call."""
+def _watching(*modules: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """(input, output) of every call of any of them."""
     calls: list[tuple[Tensor, Tensor]] = []
-    handle = module.register_forward_hook(lambda _, args, output: calls.append((args[0], output)))
+
+    def note(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+        calls.append((args[0] if args else named["input"], output))
+
+    handles = [module.register_forward_hook(note, with_kwargs=True) for module in modules]
     try:
         yield calls
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _fit(
-    original: nn.Module, conv: nn.Module, swapped: nn.Module, block: Block, batches: Sequence[Tensor]
-) -> tuple[float, float]:
-    """Solve for one block's linear weights; its relative output error before and after."""
-    sums: dict[tuple[int, int], _Sums] = {}
+    original: nn.Module, convs: Sequence[nn.Module], swapped: nn.Module, block: Block, batches: Sequence[Tensor]
+) -> tuple[tuple[float, float], bool]:
+    """Solve for the linear weights of the block that stands for `convs`.
+
+    Returns:
+        Its relative output error before and after, and whether the clips have fewer places than a weight has taps.
+    """
+    sums: dict[int, _Sums] = {}
     for batch in batches:
-        with _watching(conv) as wanted, _watching(block) as given:
+        with _watching(*convs) as wanted, _watching(block) as given:
             original(batch)
             swapped(batch)
         for (_, target), (clip, _) in zip(wanted, given, strict=True):
             if clip.dim() == 4:
                 clip, target = clip.unsqueeze(0), target.unsqueeze(0)
             for i, system in enumerate(block.systems(clip)):
-                _gather(sums, i, system, target)
+                sums.setdefault(i, _Sums()).add(system, target)
     systems = block.systems(clip) if sums else ()
-    errors = [sums[i, g].solve(system, g) for i, system in enumerate(systems) for g in range(system.convs[0].groups)]
+    errors = [sums[i].solve(system) for i, system in enumerate(systems)]
     scale = sum(entry.energy for entry in sums.values())
+    scarce = any(entry.rows < entry.taps for entry in sums.values())
     if not errors or scale <= 0:
-        return 0.0, 0.0
+        return (0.0, 0.0), scarce
     before, after = (max(0.0, sum(side)) for side in zip(*errors, strict=True))
-    return (before / scale) ** 0.5, (after / scale) ** 0.5
-
-
-def _gather(sums: dict[tuple[int, int], _Sums], index: int, system: System, target: Tensor) -> None:
-    """Add one batch to the normal equations of every group of a system."""
-    wanted = target if system.offset is None else target - system.offset
-    rows = wanted.movedim(1, -1).flatten(0, -2)
-    own = target.movedim(1, -1).flatten(0, -2)
-    if system.members is not None:
-        rows, own = rows[:, system.members], own[:, system.members]
-    groups = system.convs[0].groups
-    for g in range(groups):
-        x = torch.cat([columns[g] for columns in system.columns], 1)
-        y, z = (side.reshape(len(rows), groups, -1)[:, g] for side in (rows, own))
-        sums.setdefault((index, g), _Sums()).add(x, y, z, system.bias is not None)
+    return ((before / scale) ** 0.5, (after / scale) ** 0.5), scarce
 
 
 class _Sums:
-    """XᵀX, XᵀY and ‖Y‖² in float64, whatever the number of rows."""
+    """XᵀX (groups, taps, taps), XᵀY (groups, taps, S/groups) and ‖Y‖² in float64, whatever the number of rows."""
 
     def __init__(self) -> None:
         self.xx: Tensor | float = 0.0
         self.xy: Tensor | float = 0.0
         self.yy = 0.0
         self.energy = 0.0
+        self.rows = self.taps = 0
 
-    def add(self, x: Tensor, y: Tensor, own: Tensor, bias: bool) -> None:
-        """Rows of X (rows, taps) and Y (rows, S), and of the layer's whole output."""
-        for a, b, c in zip(*(torch.split(side, ROWS) for side in (x, y, own)), strict=True):
-            a, b = a.double(), b.double()
-            if bias:
-                a = torch.cat([a, a.new_ones(len(a), 1)], 1)
+    def add(self, system: System, target: Tensor) -> None:
+        """One batch: the layer's whole output (N, S, T', H', W')."""
+        groups = system.convs[0].groups
+        wanted = target if system.offset is None else target - system.offset
+        y, own = (side.movedim(1, -1).flatten(0, -2) for side in (wanted, target))
+        if system.members is not None:
+            y, own = y[:, system.members], own[:, system.members]
+        self.rows += len(y)
+        y = y.reshape(len(y), groups, -1).transpose(0, 1)
+        self.yy += float(y.double().square().sum())
+        self.energy += float(own.double().square().sum())
+        rows = max(1, ROWS // groups)
+        for pieces in zip(*(torch.split(side, rows, 1) for side in (y, *system.columns)), strict=True):
+            b, *columns = (piece.double() for piece in pieces)
+            if system.bias is not None:
+                columns.append(b.new_ones((*b.shape[:2], 1)))
+            a = torch.cat(columns, 2)
+            self.taps = a.shape[2]
             self.xx = self.xx + a.mT @ a
             self.xy = self.xy + a.mT @ b
-            self.yy += float(b.square().sum())
-            self.energy += float(c.double().square().sum())
 
-    def solve(self, system: System, group: int) -> tuple[float, float]:
+    def solve(self, system: System) -> tuple[float, float]:
         """Put the solution into the weights; the squared error before and after."""
         assert isinstance(self.xx, Tensor)
         assert isinstance(self.xy, Tensor)
         groups = system.convs[0].groups
-        parts = [conv.weight.reshape(groups, -1, conv.weight[0].numel())[group].double().mT for conv in system.convs]
+        parts = [conv.weight.reshape(groups, -1, conv.weight[0].numel()).double().mT for conv in system.convs]
         if system.bias is not None:
-            parts.append(system.bias.reshape(groups, 1, -1)[group].double())
-        start = torch.cat(parts)
-        ridge = RIDGE * float(self.xx.diagonal().mean()) + torch.finfo(torch.float64).tiny
-        damped = self.xx + ridge * torch.eye(len(self.xx), dtype=self.xx.dtype, device=self.xx.device)
+            parts.append(system.bias.reshape(groups, 1, -1).double())
+        start = torch.cat(parts, 1)
+        ridge = RIDGE * self.xx.diagonal(dim1=1, dim2=2).mean(1) + torch.finfo(torch.float64).tiny
+        damped = self.xx.clone()  # 300 MB for a Conv3d of 512 channels
+        damped.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
         found = start + torch.linalg.solve(damped, self.xy - self.xx @ start)
-        for conv, part in zip(
-            system.convs, torch.split(found, [len(p) for p in parts])[: len(system.convs)], strict=True
-        ):
-            conv.weight.reshape(groups, -1, conv.weight[0].numel())[group].copy_(part.mT)
+        if not bool(torch.isfinite(found).all()):  # the activations overflow, as half precision may: leave the weights
+            return math.inf, math.inf
+        solved = torch.split(found, [part.shape[1] for part in parts], 1)
+        for conv, part in zip(system.convs, solved, strict=False):  # the bias comes last
+            conv.weight.copy_(part.mT.reshape(conv.weight.shape))
         if system.bias is not None:
-            system.bias.reshape(groups, -1)[group].copy_(found[-1])
+            system.bias.copy_(solved[-1].reshape(system.bias.shape))
         return self._error(start), self._error(found)
 
     def _error(self, weights: Tensor) -> float:
@@ -283,7 +285,7 @@ def _statistics(model: nn.Module, norm: nn.Module, batches: Sequence[Tensor]) ->
 
 
 def _output_error(original: nn.Module, swapped: nn.Module, batches: Sequence[Tensor]) -> float:
-    """Relative error of all floating outputs together."""
+    """Relative error of all floating outputs together; infinite where only the swapped network's are not finite."""
     from torch.utils import _pytree as pytree
 
     apart = scale = 0.0
@@ -293,4 +295,8 @@ def _output_error(original: nn.Module, swapped: nn.Module, batches: Sequence[Ten
             if isinstance(a, Tensor) and a.is_floating_point():
                 apart += float((b.double() - a.double()).square().sum())
                 scale += float(a.double().square().sum())
+    if not math.isfinite(scale):
+        raise UsageError(f"{type(original).__name__} gives NaN or infinite outputs on the calibration clips")
+    if not math.isfinite(apart):
+        return math.inf
     return math.sqrt(apart / scale) if scale else math.sqrt(apart)

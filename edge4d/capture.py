@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,23 +115,52 @@ def _output_names(spec: pytree.TreeSpec, taken: set[str]) -> tuple[str, ...]:
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), _without_partial_graph(), torch.no_grad():
             return torch.export.export(model, args, kwargs, strict=False)
     except Exception as error:  # torch.export raises anything the model raises, and a dozen types of its own
+        at = _raised_at(error)
         shapes = ", ".join(
             "x".join(map(str, a.shape)) for a in pytree.tree_leaves((args, kwargs)) if hasattr(a, "shape")
         )
         text = str(error).strip().split("\n\n")[0][:800]
         if "data-dependent" in str(error).lower() or "DataDependent" in type(error).__name__:
             raise CaptureError(
-                f"{type(model).__name__} decides by the values of its input (data-dependent control flow): {text}",
+                f"{type(model).__name__} decides by the values of its input{at} (data-dependent control flow): {text}",
                 hint="replace the Python `if`/loop over tensor values by torch.where, or by a fixed number of steps",
             ) from error
         raise CaptureError(
-            f"torch.export cannot capture {type(model).__name__} with inputs of shape {shapes}: "
+            f"torch.export cannot capture {type(model).__name__} with inputs of shape {shapes}{at}: "
             f"{type(error).__name__}: {text}",
             hint="check that the model runs on these shapes: model(torch.randn(shape))",
         ) from error
+
+
+@contextlib.contextmanager
+def _without_partial_graph() -> Iterator[None]:
+    """torch.export prints the graph so far to stderr when it fails, twice; what the model itself prints stays."""
+    printed = io.StringIO()
+    graph = ""
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except Exception as error:
+        graph = str(getattr(error, "partial_fx_graph", ""))
+        raise
+    finally:
+        text = printed.getvalue()
+        sys.stderr.write(text.replace(f"{graph}\n", "") if graph else text)
+
+
+def _raised_at(error: Exception) -> str:
+    """`` in `if x.sum() > 0:` (net.py:42)``: the innermost line outside torch and its sympy, if any."""
+    packages = Path(torch.__file__).parents[1]
+    inside = (str(packages / "torch"), str(packages / "sympy"), "<")
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(inside) and frame.filename != __file__
+    ]
+    return f" in `{frames[-1].line}` ({_shown(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
 
 
 @contextlib.contextmanager

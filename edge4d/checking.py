@@ -13,17 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from edge4d.artifact import in_type
+from edge4d.clips import load_inputs
 from edge4d.errors import Edge4dError, LoadError, UsageError
 from edge4d.ports import Port
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from edge4d.validators.parity import ParityReport, Tolerance
 
-__all__ = ["check_parity"]
-
-_SIZE_LIMIT = 2**34  # bytes that an archive of inputs may unpack to
+__all__ = ["OpenModels", "check_parity", "open_models"]
 
 
 def check_parity(
@@ -62,6 +62,7 @@ def check_parity(
     """
     from edge4d.exporters import has_runtime
     from edge4d.validators.parity import compare_callables, random_inputs
+    from edge4d.validators.tolerances import tolerance_for
 
     if not candidates:
         raise UsageError("parity needs something to compare: REFERENCE and at least one CANDIDATE")
@@ -72,7 +73,7 @@ def check_parity(
         models = _open_all(paths, input_shapes, factory, trust_pickle, seed, stack)
         ports = _ports([models[path] for path in paths], input_shapes)
         if inputs is not None:
-            given = [_read_inputs(inputs, ports)]
+            given = _read_inputs(inputs, ports)
         else:
             given = [random_inputs(ports, seed + i) for i in range(sets)]
         for model in models.values():
@@ -96,8 +97,51 @@ def check_parity(
             ):
                 report = _refereed(models[reference], model, given, ports, report)
             notes = tuple(models[p].note for p in dict.fromkeys((reference, path)) if models[p].note)
+            if (
+                inputs is None
+                and not report.ok
+                and tolerance_for("int8") in (model.tolerance, models[reference].tolerance)
+            ):
+                notes += ("noise is not what int8 ranges were drawn from: give clips with --inputs clips.npz",)
             reports[path] = replace(report, notes=report.notes + notes)
     return reports
+
+
+@dataclass(frozen=True)
+class OpenModels:
+    """Models of any kind that take the same logical arrays.
+
+    Attributes:
+        shapes: logical shape of each input.
+        run: a model's outputs, given its path and the inputs in order.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    run: Callable[..., Any]
+
+
+def open_models(
+    paths: Sequence[Path],
+    input_shapes: Sequence[tuple[int, ...]] = (),
+    *,
+    factory: str | None = None,
+    trust_pickle: bool = False,
+    stack: ExitStack,
+) -> OpenModels:
+    """Open models side by side; arguments and errors as of `check_parity`.
+
+    Args:
+        paths: of the models; the shapes are those of the first that knows its own.
+        input_shapes, factory, trust_pickle: as in `check_parity`.
+        stack: closes them.
+    """
+    models = _open_all(list(dict.fromkeys(paths)), input_shapes, factory, trust_pickle, 0, stack)
+    ports = _ports([models[path] for path in paths], input_shapes)
+    for model in models.values():
+        _check_count(model, ports)
+    return OpenModels(
+        tuple(port.shape for port in ports), lambda path, *arrays: copy.deepcopy(_call(models[path], arrays, ports))
+    )
 
 
 def _only_differ(report: ParityReport) -> bool:
@@ -158,7 +202,7 @@ def _open_all(
 ) -> dict[Path, _Model]:
     """Files of a runtime first: their inputs tell which shapes to give to a model that does not know its own."""
     from edge4d.exporters import has_runtime
-    from edge4d.validators.tolerances import tolerance_for
+    from edge4d.validators.tolerances import loosest, tolerance_for
 
     models: dict[Path, _Model] = {}
     for path in sorted(paths, key=lambda path: not has_runtime(path)):
@@ -168,9 +212,11 @@ def _open_all(
             from edge4d.artifact import open as open_artifact
 
             artifact = stack.enter_context(open_artifact(path))
-            precision = artifact.session.details.get("precision")
+            told = artifact.session.details.get("precision"), artifact.session.metadata.get("edge4d.precision")
+            precision = loosest(*told)
             allowed = tolerance_for(precision) if precision is not None else None
-            models[path] = _Model(path, artifact, tuple(artifact.inputs), named=True, tolerance=allowed)
+            said = f"{path} computes in {precision}, limits: {allowed.to_text()}" if allowed is not None else ""
+            models[path] = _Model(path, artifact, tuple(artifact.inputs), named=True, note=said, tolerance=allowed)
         else:
             known = (port.shape for port in next(iter(models.values())).ports) if models else ()
             models[path] = _torch_model(path, shapes, tuple(known), factory, trust_pickle, seed)
@@ -234,6 +280,9 @@ def _call(model: _Model, arrays: Sequence[np.ndarray], ports: Sequence[Port]) ->
     """Run a model on logical arrays made for `ports`; by name where it has these names, else in order."""
     names = [port.name for port in ports]
     by_name = model.named and {port.name for port in model.ports} == set(names)
+    own = {port.name: port for port in model.ports}
+    takers = [own[name] for name in names] if by_name else model.ports
+    arrays = [in_type(array, taker.dtype) for array, taker in zip(arrays, takers, strict=True)]
     try:
         return model.run(**dict(zip(names, arrays, strict=True))) if by_name else model.run(*arrays)
     except Edge4dError:
@@ -248,33 +297,18 @@ def _call(model: _Model, arrays: Sequence[np.ndarray], ports: Sequence[Port]) ->
         ) from error
 
 
-def _read_inputs(path: Path, ports: Sequence[Port]) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz``: by the inputs' names when it has them, else in its own order."""
-    import zipfile
+def _read_inputs(path: Path, ports: Sequence[Port]) -> list[dict[str, np.ndarray]]:
+    """The sets of an ``.npz``: one, or several where every array holds so many times the batch that an input takes."""
+    arrays = load_inputs(path, [port.name for port in ports], "--inputs")
+    counts = {_sets_in(arrays[port.name], port) for port in ports}
+    if len(counts) != 1 or None in counts:
+        return [arrays]  # the models themselves say what does not fit
+    count = counts.pop() or 1
+    parts = {name: np.split(array, count) for name, array in arrays.items()}
+    return [{name: parts[name][i] for name in parts} for i in range(count)]
 
-    import numpy as np
 
-    if not path.is_file():
-        raise UsageError(f"--inputs {path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise UsageError(f"--inputs {path}: not an .npz", hint="write it with np.savez(path, x=clip)")
-    try:
-        with zipfile.ZipFile(path) as listing:
-            size = sum(entry.file_size for entry in listing.infolist())
-        if size > _SIZE_LIMIT:
-            raise UsageError(f"--inputs {path}: unpacks to {size} bytes, expected at most {_SIZE_LIMIT}")
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: np.asarray(archive[name]) for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"--inputs {path}: cannot be read as an .npz: {error}", hint="write it with np.savez(path, x=clip)"
-        ) from error
-    names = [port.name for port in ports]
-    if set(names) <= set(arrays):
-        return {name: arrays[name] for name in names}
-    if len(arrays) != len(names):
-        raise UsageError(
-            f"--inputs {path}: holds {', '.join(arrays) or 'nothing'}; the model's inputs are {', '.join(names)}",
-            hint="name the arrays after the inputs: np.savez(path, x=clip)",
-        )
-    return dict(zip(names, arrays.values(), strict=True))
+def _sets_in(array: np.ndarray, port: Port) -> int | None:
+    """How many inputs an array holds along its first axis; None when it is no stack of them."""
+    stacked = array.ndim == len(port.shape) > 0 and port.shape[0] > 0 and array.shape[1:] == port.shape[1:]
+    return array.shape[0] // port.shape[0] if stacked and array.shape[0] % port.shape[0] == 0 else None

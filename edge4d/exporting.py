@@ -15,6 +15,7 @@ from edge4d.blocks.choice import BlockSpec, Choice
 from edge4d.blocks.registry import EXACT, names
 from edge4d.errors import UsageError
 from edge4d.planning import Planner
+from edge4d.ports import OPEN, Port
 from edge4d.replanning import MAX_ERROR, lower_within
 from edge4d.report import ExportReport, PlanReport
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from edge4d.exporters.autotune import Autotuner
+    from edge4d.exporters.precision import Precision
     from edge4d.lowered import Lowered
+    from edge4d.sampling import Samples
     from edge4d.subject import Subject
     from edge4d.swap_report import SwapReport
     from edge4d.validators.parity import ParityReport
@@ -66,6 +68,13 @@ def export(
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
+    precision: str = "fp32",
+    keep_fp32: Sequence[str] = (),
+    calibration: str = "minmax",
+    calib_mean: Sequence[float] = (),
+    calib_std: Sequence[float] = (),
+    fp16_io: bool = False,
+    dynamic: str | None = None,
     opset: int = 18,
     simplify: bool = True,
     parity: bool = True,
@@ -85,7 +94,8 @@ def export(
         output: the ``.onnx`` to write; beside the model's own file when None.
         block: ``exact`` keeps every number; a structure replaces the 3×3×3 layers; or a choice per layer, as in `swap`.
         block_options: of the structures, e.g. ``{"energy": 0.99}``.
-        calib: clips that the structures are fitted on, see `edge4d.calibrating.calibrate`.
+        calib: clips that the structures are fitted on and the ranges of int8 drawn from: arrays, an ``.npz``, or a
+            folder of arrays, frames or videos; see `edge4d.clips.load_clips`.
         runtime: what the artifact is meant for, a name of `edge4d.planning.RUNTIMES`; formulations that it handles
             badly are left out.
         formulations: ``"layer4.*=taps"``; which formulation layers get, where it fits.
@@ -98,9 +108,17 @@ def export(
         input_shapes: logical shapes for a model file that carries none.
         factory: ``package.module:callable`` that builds the module of a state_dict.
         trust_pickle: allow a file that runs code when it is read.
+        precision: ``fp32``, ``fp16`` or ``int8``; the latter needs `calib`, and leaves Winograd out.
+        keep_fp32: patterns of layers or ONNX operators that stay in float32.
+        calibration: how int8 ranges are drawn: ``minmax``, ``entropy`` or ``percentile``.
+        calib_mean: what is taken from pictures and videos, whose values go from 0 to 1; one number, or one a channel.
+        calib_std: what they are then divided by.
+        fp16_io: inputs and outputs are float16 too.
+        dynamic: ``batch`` leaves the first axis of the inputs open; see `edge4d.exporters.open_batch`.
         opset: ONNX operator set.
         simplify: run onnxsim.
-        parity: run the artifact in ONNX Runtime against PyTorch on `sets` random inputs.
+        parity: run the artifact in ONNX Runtime against PyTorch, on `sets` random inputs; int8 on the first clips of
+            `calib`.
         sets: how many random inputs.
         seed: of the random inputs.
         force: replace an existing output.
@@ -112,25 +130,42 @@ def export(
         A report; `.ok` is false when the gate has findings or the numbers differ. The files are written either way.
 
     Raises:
-        UsageError: unknown block, profile, runtime or formulation, existing output without `force`, inputs missing.
+        UsageError: unknown block, profile, runtime, formulation or precision, existing output without `force`, inputs
+            missing, clips that are missing, too few, or do not fit.
         LoadError: the model file cannot be read or must not be trusted.
         CaptureError: torch.export cannot capture the model.
         LoweringError: the model holds operators without a way to rank 4.
         ExportError: the artifact cannot be written.
     """
+    from edge4d.calibrating import read_clips
+    from edge4d.clips import Pixels
+    from edge4d.exporters.autotune import planner_for
     from edge4d.exporters.onnx import check_opset
+    from edge4d.exporters.precision import Precision, check_tools
     from edge4d.files import refuse_existing
+    from edge4d.sampling import Samples, check_clips
     from edge4d.subject import Subject
     from edge4d.validators.profile import load_profile
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
-    planner, tuner = _planner(
-        runtime, formulations, max_weight_growth, max_activation_memory, autotune, autotune_budget, progress
+    types = Precision(precision, tuple(keep_fp32), calibration, fp16_io)
+    planner, tuner = planner_for(
+        Planner.of(runtime or autotune, formulations, max_weight_growth, max_activation_memory, types.name),
+        autotune,
+        autotune_budget,
+        progress,
     )
     if not max_error > 0:
         raise UsageError(f"no network stays within an error of {max_error}", hint="give a number above 0, e.g. 1e-5")
+    check_clips(choice, types, calib)
+    check_tools(types)
+    pixels = Pixels(tuple(calib_mean), tuple(calib_std))
     check_opset(opset)
+    if dynamic not in (None, "batch"):
+        raise UsageError(f"--dynamic {dynamic}: only the batch can be left open", hint="--dynamic batch")
+    if dynamic and types.name != "fp32":
+        raise UsageError(f"--dynamic batch does not go with --precision {types.name} yet", hint="leave one of them out")
     target = _target(model, output)
     if not (isinstance(model, str | Path) and target == Path(model)):  # an ONNX file as MODEL: loading says it best
         refuse_existing(target, force)
@@ -140,10 +175,18 @@ def export(
         subject = Subject.of(
             model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle, seed=seed
         )
-    swapped = _swapped(subject, choice, block, block_options, calib, clock, measure=True, seed=seed)
+    samples = fitted_on = None
+    if calib is not None:
+        with clock("reading clips"):
+            samples = Samples.of(calib, subject, pixels)
+            fitted_on = read_clips(samples.for_blocks) if not choice.exact else None
+        subject.notes += samples.clips.notes if samples.clips is not None else []
+    swapped = _swapped(subject, choice, block, block_options, fitted_on, clock, measure=True, seed=seed)
     options = {
         "block": choice.label,
         **(block_options or {}),
+        **(samples.to_dict() if samples is not None else {}),
+        "dynamic": dynamic,
         "opset": opset,
         "simplify": simplify,
         "seed": seed,
@@ -151,8 +194,10 @@ def export(
         **planner.to_dict(),
         **({"autotune": autotune} if autotune is not None else {}),
         **({"max_error": max_error} if max_error != MAX_ERROR else {}),
+        **types.to_dict(),
+        **({"pixels": pixels.to_dict()} if samples is not None and (calib_mean or calib_std) else {}),
     }
-    report = _export(subject, target, options, planner, sets if parity else 0, clock, held, max_error)
+    report = _export(subject, target, options, planner, types, samples, sets if parity else 0, clock, held, max_error)
     report.swap = swapped
     if tuner is not None:
         report.notes.append(tuner.note())
@@ -173,6 +218,7 @@ def plan_report(
     max_activation_memory: int | None = None,
     autotune: str | None = None,
     autotune_budget: float = AUTOTUNE_BUDGET,
+    precision: str = "fp32",
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
@@ -186,49 +232,34 @@ def plan_report(
         LoadError: the model file cannot be read or must not be trusted.
         CaptureError: torch.export cannot capture the model.
     """
+    from edge4d.calibrating import read_clips
+    from edge4d.exporters.autotune import planner_for
+    from edge4d.exporters.precision import Precision
     from edge4d.lowered import plan
     from edge4d.subject import Subject
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
-    planner, tuner = _planner(
-        runtime, formulations, max_weight_growth, max_activation_memory, autotune, autotune_budget, progress
+    planner, tuner = planner_for(
+        Planner.of(
+            runtime or autotune, formulations, max_weight_growth, max_activation_memory, Precision(precision).name
+        ),
+        autotune,
+        autotune_budget,
+        progress,
     )
+    if choice.exact and calib is not None:
+        raise UsageError("calibration clips need a block to fit", hint="e.g. --block proposed-add")
+    clips = read_clips(calib) if calib is not None else None  # mistakes in them can be told at once
     clock = _Clock(stage)
     with clock("loading"):
         subject = Subject.of(model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle)
-    swapped = _swapped(subject, choice, block, block_options, calib, clock, measure=False)
+    swapped = _swapped(subject, choice, block, block_options, clips, clock, measure=False)
     with clock("planning"):
         layers = plan(subject.model, subject.args, subject.kwargs, planner=planner)
     if tuner is not None:
         subject.notes.append(tuner.note())
     return PlanReport(subject.source, choice.label, layers, subject.notes, swapped)
-
-
-def _planner(
-    runtime: str | None,
-    formulations: Sequence[str | tuple[str, str]],
-    max_weight_growth: float | None,
-    max_activation_memory: int | None,
-    autotune: str | None,
-    budget: float,
-    progress: Callable[[str], None] | None,
-) -> tuple[Planner, Autotuner | None]:
-    """The planner, and what times layers for it: the core knows no runtime, so that is handed to it here."""
-    if autotune is not None and runtime not in (None, autotune):
-        raise UsageError(
-            f"--for {runtime} and --autotune {autotune} are two runtimes", hint="leave --for out; --autotune implies it"
-        )
-    planner = Planner.of(runtime or autotune, formulations, max_weight_growth, max_activation_memory)
-    if autotune is None:
-        return planner, None
-    if not budget > 0:
-        raise UsageError(f"nothing is timed in {budget:g} s", hint="give --autotune-budget some seconds, e.g. 60s")
-    from edge4d import exporters
-    from edge4d.exporters.autotune import Autotuner
-
-    tuner = Autotuner(exporters.get(autotune), budget=budget, progress=progress)
-    return replace(planner, tuner=tuner), tuner
 
 
 def _target(model: Any, output: str | Path | None) -> Path:
@@ -268,7 +299,7 @@ def _swapped(
     choice: Choice,
     block: BlockSpec,
     options: Mapping[str, Any] | None,
-    calib: Any,
+    clips: torch.Tensor | None,
     clock: _Clock,
     *,
     measure: bool,
@@ -276,8 +307,6 @@ def _swapped(
 ) -> SwapReport | None:
     """Put the swapped network in the subject's place, so that all that follows, parity too, is about that one."""
     if choice.exact:
-        if calib is not None:
-            raise UsageError("calibration clips need a block to fit", hint="e.g. --block proposed-add")
         return None
     if subject.graph:
         raise UsageError(
@@ -291,11 +320,13 @@ def _swapped(
     with clock("swapping"):
         original = subject.model
         subject.model, report = swap_with_report(
-            original, block, args=subject.args, kwargs=subject.kwargs, calib=calib, **(options or {})
+            original, block, args=subject.args, kwargs=subject.kwargs, calib=clips, **(options or {})
         )
     if measure:
         with clock("measuring the change"):
             report.distance = distances(original, subject.model, subject.args, subject.kwargs, seed=seed)
+            if clips is not None:
+                report.distance += distances(original, subject.model, (), {}, data=clips)
     return report
 
 
@@ -304,45 +335,78 @@ def _export(
     target: Path,
     options: Mapping[str, Any],
     planner: Planner,
+    types: Precision,
+    samples: Samples | None,
     sets: int,
     clock: _Clock,
     profile: Profile | None,
     max_error: float,
 ) -> ExportReport:
-    from edge4d.artifact import describe
+    from edge4d.artifact import describe, pack
     from edge4d.exporters.onnx import to_onnx
+    from edge4d.exporters.open_batch import open_batch
+    from edge4d.exporters.precision import convert
     from edge4d.exporters.writing import write_artifact
     from edge4d.lowered import lower
+    from edge4d.validators.parity import random_inputs
     from edge4d.validators.rank import check_rank
 
-    def lowered_by(chosen: Planner) -> Lowered:
-        return lower(subject.model, subject.args, subject.kwargs, planner=chosen)
+    if options["dynamic"]:
+        with clock("lowering at three batches"):
+            lowered, graph, inputs, outputs = open_batch(
+                subject.model,
+                subject.args,
+                subject.kwargs,
+                planner,
+                opset=options["opset"],
+                simplify=options["simplify"],
+            )
+    else:
 
-    with clock("capturing and lowering"):
-        if sets:
-            lowered, planner = lower_within(subject, planner, max_error, options["seed"], lowered_by)
-        else:
-            lowered = lowered_by(planner)
-    with clock("translating to ONNX"):
-        graph = to_onnx(lowered, opset=options["opset"], simplify=options["simplify"])
-    described = {"version": __version__, "block": options["block"], "source": subject.source}
-    describe(graph.proto, lowered.inputs, lowered.outputs, **described)
-    shapes = {"inputs": [port.to_dict() for port in lowered.inputs]}
+        def lowered_by(chosen: Planner) -> Lowered:
+            return lower(subject.model, subject.args, subject.kwargs, planner=chosen)
+
+        with clock("capturing and lowering"):
+            if sets and types.name == "fp32":
+                lowered, planner = lower_within(subject, planner, max_error, options["seed"], lowered_by)
+            else:
+                lowered = lowered_by(planner)
+        with clock("translating to ONNX"):
+            graph = to_onnx(lowered, opset=options["opset"], simplify=options["simplify"])
+        inputs, outputs = lowered.inputs, lowered.outputs
+    clips = samples.batches(lowered.inputs) if samples is not None and types.name == "int8" else []
+    if types.name != "fp32":
+        with clock(f"converting to {types.name}"):
+            ports = {port.name: port for port in inputs}
+            graph = convert(graph, types, [{n: pack(a, ports[n]) for n, a in clip.items()} for clip in clips])
+    if types.narrow_ports:
+        inputs, outputs = (tuple(map(_narrowed, side)) for side in (inputs, outputs))
+    described = {"version": __version__, "block": options["block"], "source": subject.source, "precision": types.name}
+    describe(graph.proto, inputs, outputs, **described)
+    shapes: dict[str, Any] = {"inputs": [port.to_dict() for port in inputs]}
+    if clips:
+        shapes["calibration_runs"] = len(clips)
     with clock("writing"):
-        sources = [subject.path] if subject.path is not None else []
-        write_artifact(graph, target, sources=sources, options={**options, **shapes})
+        places = [subject.path, samples.file if samples is not None else None]
+        sources = [path for path in places if path is not None]
+        tools = ("onnxruntime",) if types.name != "fp32" else ()
+        write_artifact(graph, target, sources=sources, options={**options, **shapes}, packages=tools)
     with clock("gate"):
         gate = check_rank(target, profile=profile)
     compared = None
     if sets:
         with clock("parity"):
-            compared = _parity(subject, target, sets, options["seed"])
+            given = clips[:_CHECKED] or [
+                random_inputs(_sized(inputs, _BATCHES[i % len(_BATCHES)]), options["seed"] + i)
+                for i in range(max(sets, len(_BATCHES) if options["dynamic"] else 0))
+            ]
+            compared = _parity(subject, target, given, types.name)
     return ExportReport(
         path=target,
         block=options["block"],
         source=subject.source,
-        inputs=lowered.inputs,
-        outputs=lowered.outputs,
+        inputs=inputs,
+        outputs=outputs,
         gate=gate,
         parity=compared,
         layers=lowered.layers,
@@ -352,24 +416,48 @@ def _export(
         folded=lowered.folded,
         notes=subject.notes,
         seconds=clock.seconds,
+        precision=types.to_dict() | ({"runs": len(clips)} if clips else {}),
     )
 
 
-def _parity(subject: Subject, target: Path, sets: int, seed: int) -> ParityReport | None:
+_CHECKED = 32
+"""Runs of calibration clips on which an int8 artifact is held against the network."""
+
+
+_BATCHES = (1, 4, 3)
+"""At which an artifact of an open batch is held against the network; none but 3 is one it was made from."""
+
+
+def _sized(ports: Sequence[Port], batch: int) -> list[Port]:
+    """Ports with a number in the place of an open batch."""
+    return [replace(port, shape=tuple(batch if size == OPEN else size for size in port.shape)) for port in ports]
+
+
+def _narrowed(port: Port) -> Port:
+    return replace(port, dtype="float16") if port.dtype == "float32" else port
+
+
+def _parity(subject: Subject, target: Path, inputs: Sequence[Mapping[str, Any]], precision: str) -> ParityReport | None:
     """The artifact in ONNX Runtime against eager PyTorch; without ONNX Runtime a note says that it was not checked."""
     from edge4d import exporters
+    from edge4d.artifact import in_types_of
     from edge4d.artifact import open as open_artifact
-    from edge4d.validators.parity import compare_callables, random_inputs
+    from edge4d.validators.parity import compare_callables
     from edge4d.validators.referee import compare_by_referee
+    from edge4d.validators.tolerances import tolerance_for
 
     probed = exporters.get("onnxruntime").probe()
     if not probed.ok:
         subject.notes.append(f"parity was not checked: {probed.why_not}; {probed.install}")
         return None
-    with open_artifact(target) as candidate:
-        inputs = [random_inputs(candidate.inputs, seed=seed + i) for i in range(sets)]
-        names = [port.name for port in candidate.outputs]
-        eager = subject.reference(names)
+    with open_artifact(target) as opened:
+        names = [port.name for port in opened.outputs]
+        eager, candidate = subject.reference(names), in_types_of(opened)
+        if precision != "fp32":
+            limits = tolerance_for(precision)
+            report = compare_callables(eager, candidate, inputs, tolerance=limits)
+            on = f" on {len(inputs)} runs of the calibration clips" if precision == "int8" else ""
+            return replace(report, notes=(*report.notes, f"held to the limits of {precision}{on}: {limits.to_text()}"))
         report = compare_callables(eager, candidate, inputs)
         if report.ok:
             return report

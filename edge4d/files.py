@@ -86,12 +86,14 @@ def refuse_folder(path: str | os.PathLike[str]) -> None:
     """Say before any work is done that a file cannot be written there.
 
     Raises:
-        ExportError: its folder is missing, or the path is a folder itself.
+        ExportError: its folder is missing or may not be written to, or the path is a folder itself.
     """
     target = Path(path)
     _refuse_place(target)
     if not target.parent.is_dir():
         raise ExportError(f"cannot write {target}: no such folder {target.parent}", hint=f"mkdir -p {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise _cannot_write(target, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -124,16 +124,20 @@ def plan(
 
 
 def _refusal(found: Interpretation) -> LoweringError:
-    lines = []
+    lines: dict[str, int] = {}
     for layer in found.declined:
         where = f"layer {layer.layer!r}" if layer.layer else "the model's own forward"
         at = f" ({layer.line})" if layer.line else ""
         shape = "x".join(map(str, layer.shape))
         hint = f"; {layer.hint}" if layer.hint else ""
-        lines.append(f"  {layer.op} at {where}{at}, result {shape}: {layer.reason}{hint}")
-    count = len(lines)
+        line = f"  {layer.op} at {where}{at}, result {shape}: {layer.reason}{hint}"
+        lines[line] = lines.get(line, 0) + 1
+    count = len(found.declined)
     plural = "operator has" if count == 1 else "operators have"
+    said = "\n".join(line + (f" ({times} times)" if times > 1 else "") for line, times in lines.items())
+    covered = found.operators - count
     return LoweringError(
-        f"{count} {plural} no way to rank 4:\n" + "\n".join(lines),
+        f"{count} {plural} no way to rank 4:\n{said}\n"
+        f"  {covered} of the model's {found.operators} operators ({100 * covered / found.operators:.1f} %) have one",
         hint="replace the operator in the model, or register a rule for it with edge4d.register_rule",
     )

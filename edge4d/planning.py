@@ -83,6 +83,10 @@ RUNTIMES: dict[str, frozenset[str]] = {
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
 convolution with a change of layout before it, which it runs on the CPU."""
 
+AVOIDED: dict[str, frozenset[str]] = {"int8": _MATRIX_FORMS | {"winograd-split"}}
+"""What a precision cannot bear. Winograd's sums of frames and its combined taps have ranges so unlike each other that
+eight bits for all of them lose the small ones; docs/precision.md has the figures."""
+
 
 MILDER: tuple[frozenset[str], ...] = (
     frozenset(),
@@ -112,6 +116,7 @@ class Planner:
         max_activation_memory: bytes that may lie between a layer's input and its result; None for no limit.
         mild: how many steps of `MILDER` are taken.
         tuner: times the formulations; None to predict.
+        precision: what the graph will be computed in; formulations that lose too much in it are left out.
     """
 
     runtime: str | None = None
@@ -120,6 +125,7 @@ class Planner:
     max_activation_memory: int | None = None
     mild: int = 0
     tuner: Tuner | None = None
+    precision: str = "fp32"
 
     @classmethod
     def of(
@@ -128,6 +134,7 @@ class Planner:
         formulations: Iterable[str | tuple[str, str]] = (),
         max_weight_growth: float | None = None,
         max_activation_memory: int | None = None,
+        precision: str = "fp32",
     ) -> Planner:
         """Read what the user gave; a formulation is ``"layer4.*=taps"``, ``"taps"`` for every layer, or a pair.
 
@@ -150,7 +157,7 @@ class Planner:
             if name not in FORMULATIONS:
                 raise UsageError(f"unknown formulation {name!r}", hint=_known(name, FORMULATIONS))
             rules.append((pattern or "*", name))
-        return cls(runtime, tuple(rules), max_weight_growth, max_activation_memory)
+        return cls(runtime, tuple(rules), max_weight_growth, max_activation_memory, precision=precision)
 
     def to_dict(self) -> dict[str, Any]:
         """What a recipe keeps; empty when nothing was asked."""
@@ -229,6 +236,8 @@ def _allowed(spec: ConvSpec, name: str, cost: Cost, planner: Planner) -> bool:
         held = cost.held * spec.x.dtype.itemsize
         if held > planner.max_activation_memory:
             return False
+    if name in AVOIDED.get(planner.precision, ()):
+        return False
     own = math.prod(spec.weight.shape)
     return planner.max_weight_growth is None or cost.weights <= planner.max_weight_growth * own
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.ports import Port
+from edge4d.ports import Port, shape_text
 from edge4d.tables import table
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class PlanReport:
         covered = len(self.layers) - len(declined)
         lines.append(
             f"{covered} of {len(self.layers)} operators above rank 4 have a way to rank 4"
-            f" ({self.macs / 1e9:.2f} G multiply-accumulates in 3-D convolutions; {self.moves} calls of theirs move data)"
+            f" ({self.macs / 1e9:.2f} G multiply-accumulates in 3-D convolutions, whose {self.moves} calls move data)"
         )
         return "\n".join(lines)
 
@@ -119,6 +119,7 @@ class ExportReport:
         notes: inferred shapes, checks that did not run, and the like.
         seconds: time of each stage.
         swap: what replaced each Conv3d, and how far the numbers have moved; None for `exact`.
+        precision: in which types it computes, and how they were chosen.
     """
 
     path: Path
@@ -136,6 +137,7 @@ class ExportReport:
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     swap: SwapReport | None = None
+    precision: dict[str, Any] = field(default_factory=lambda: {"precision": "fp32"})
 
     @property
     def ok(self) -> bool:
@@ -148,6 +150,7 @@ class ExportReport:
             "ok": self.ok,
             "path": str(self.path),
             "block": self.block,
+            **self.precision,
             "source": self.source,
             "opset": self.opset,
             "inputs": [port.to_dict() for port in self.inputs],
@@ -169,13 +172,19 @@ class ExportReport:
         for role, ports in (("input", self.inputs), ("output", self.outputs)):
             for port in ports:
                 how = f"  packed: {port.packing}" if port.packing else ""
-                shapes = "x".join(map(str, port.physical))
-                logical = "x".join(map(str, port.shape))
-                lines.append(f"  {role:<6} {port.name:<12} {logical} -> {shapes}{how}")
+                lines.append(
+                    f"  {role:<6} {port.name:<12} {shape_text(port.shape)} -> {shape_text(port.physical)}{how}"
+                )
         ways = Counter(layer.becomes for layer in self.layers if layer.macs)
         if ways:
             said = ", ".join(f"{count} by {way}" for way, count in ways.most_common())
             lines.append(f"  3-D convolutions: {said}; {self.folded} batch norms folded")
+        if (name := self.precision["precision"]) != "fp32":
+            how = ""
+            if name == "int8":
+                how = f", ranges by {self.precision['calibration']} of {self.precision['runs']} runs on clips"
+            kept = ", ".join(self.precision.get("keep_fp32", ()))
+            lines.append(f"  types  {name}{how}" + (f"; in float32: {kept}" if kept else ""))
         device = self.gate.settings.get("profile")
         passed = "passed: no value above rank 4" + (f", no stated limit of {device} broken" if device else "")
         lines.append(f"  gate   {passed if self.gate.ok else self.gate.to_text()}")

@@ -82,6 +82,15 @@ class Subject:
         )
         return cls(network, tuple(args), dict(kwargs or {}), source, Path(model), notes, graph)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Logical shapes of the tensors among its inputs, flat and in order."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        leaves = pytree.tree_leaves((self.args, self.kwargs))
+        return tuple(tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor))
+
     def reference(self, names: Sequence[str] | None = None, *, double: bool = False) -> Callable[..., Any]:
         """The 5-D model itself, on the tensors among its inputs as numpy arrays, flat and in order.
 

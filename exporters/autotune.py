@@ -16,17 +16,19 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d._version import __version__
-from edge4d.errors import ValidationError
+from edge4d.errors import UsageError, ValidationError
 from edge4d.exporters.protocol import Exporter, Session, require
 
 if TYPE_CHECKING:
     from edge4d.lowering.conv.spec import ConvSpec
+    from edge4d.planning import Planner
 
-__all__ = ["Autotuner", "cache_folder", "signature"]
+__all__ = ["Autotuner", "cache_folder", "planner_for", "signature"]
 
 _SCHEMA = 1
 _ROUNDS = 7
@@ -199,6 +201,30 @@ class Autotuner:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         held = {"about": self._told, "times": {key: times for key, times in self._times.items() if times}}
         atomic_write(self.path, (json.dumps(held, indent=1) + "\n").encode())
+
+
+def planner_for(
+    planner: Planner, runtime: str | None, budget: float, progress: Callable[[str], None] | None
+) -> tuple[Planner, Autotuner | None]:
+    """A planner that times layers on a runtime; as it was when `runtime` is None.
+
+    Raises:
+        UsageError: the planner is for another runtime, or a budget of nothing.
+        RuntimeUnavailable: the runtime is not here.
+    """
+    from edge4d import exporters
+
+    if runtime is None:
+        return planner, None
+    if planner.runtime != runtime:
+        raise UsageError(
+            f"--for {planner.runtime} and --autotune {runtime} are two runtimes",
+            hint="leave --for out; --autotune implies it",
+        )
+    if not budget > 0:
+        raise UsageError(f"nothing is timed in {budget:g} s", hint="give --autotune-budget some seconds, e.g. 60s")
+    tuner = Autotuner(exporters.get(runtime), budget=budget, progress=progress)
+    return replace(planner, tuner=tuner), tuner
 
 
 def _positive(value: Any) -> float:

@@ -12,7 +12,14 @@ from edge4d.errors import ExportError, RuntimeFailed, RuntimeUnavailable, UsageE
 from edge4d.exporters.assembling import Compiler, assemble, description_beside, refuse_suffix
 from edge4d.exporters.child import check_timeout
 from edge4d.exporters.gating import Made, gate_values
-from edge4d.exporters.openvino_session import OpenVinoSession, is_at_hand, one_line, properties, refuse_property
+from edge4d.exporters.openvino_session import (
+    EIGHT_BITS,
+    OpenVinoSession,
+    is_at_hand,
+    one_line,
+    properties,
+    refuse_property,
+)
 from edge4d.exporters.options import as_names, check_count, check_settings, checked
 from edge4d.exporters.protocol import Availability, BuildResult, Session, require
 from edge4d.exporters.remote import RemoteSession
@@ -150,7 +157,13 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
         )
     if there:
         try:
-            compiled = core.compile_model(model, options.device, properties(options))
+            told = properties(options, model)
+            if told.get(EIGHT_BITS) == "NO" and EIGHT_BITS not in options.settings:
+                notes.append(
+                    "int8 values are computed in float32 on this CPU, rounded as the graph says, since OpenVINO's own "
+                    f"8-bit kernels gave other numbers; `--option {EIGHT_BITS}=YES` uses them: see `edge4d parity`"
+                )
+            compiled = core.compile_model(model, options.device, told)
         except Exception as error:  # as above
             refuse_property(path, error)
             raise RuntimeFailed(f"OpenVINO cannot compile {path} for {options.device}: {one_line(error)}") from error

@@ -16,15 +16,30 @@ if TYPE_CHECKING:
 
     from edge4d.exporters.openvino import Options
 
-__all__ = ["OpenVinoSession", "is_at_hand", "one_line", "properties", "refuse_property"]
+__all__ = ["EIGHT_BITS", "OpenVinoSession", "is_at_hand", "is_quantised", "one_line", "properties", "refuse_property"]
 
 
-def properties(options: Options) -> dict[str, str]:
-    """What OpenVINO is told when it compiles."""
+EIGHT_BITS = "LP_TRANSFORMS_MODE"
+"""OpenVINO's property that lets its CPU compute a quantised model in 8 bits; an internal one, on by default there."""
+
+
+def properties(options: Options, model: Any = None) -> dict[str, str]:
+    """What OpenVINO is told when it compiles a model, or opens one that is compiled (None).
+
+    Its CPU computes quantised models in float32 with every value rounded to its 8 bits, unless a setting says
+    otherwise: the 8-bit kernels of 2026.4 gave other numbers behind a Concat of signed values, and in deep networks.
+    """
     told = {"EXECUTION_MODE_HINT": "ACCURACY"}
+    if model is not None and options.device.startswith("CPU") and is_quantised(model):
+        told[EIGHT_BITS] = "NO"
     if options.threads:
         told["INFERENCE_NUM_THREADS"] = str(options.threads)
     return {**told, **options.settings}
+
+
+def is_quantised(model: Any) -> bool:
+    """Whether a model rounds values to few bits: what becomes of QuantizeLinear and DequantizeLinear."""
+    return any(op.get_type_name() == "FakeQuantize" for op in model.get_ops())
 
 
 def is_at_hand(core: Any, device: str) -> bool:
@@ -75,11 +90,13 @@ class OpenVinoSession:
         description = dict(facts.get("metadata", {}))
         try:
             if path.suffix.lower() == ".blob":
-                self._model: Any = core.import_model(path.read_bytes(), options.device, properties(options))
+                told = properties(options)
+                self._model: Any = core.import_model(path.read_bytes(), options.device, told)
             else:
                 model = core.read_model(str(path))
                 description = {**_description_in(model), **description}
-                self._model = core.compile_model(model, options.device, properties(options))
+                told = properties(options, model)
+                self._model = core.compile_model(model, options.device, told)
         except Exception as error:  # of OpenVINO's C++ side, as RuntimeError
             refuse_property(path, error)
             raise ValidationError(
@@ -96,6 +113,7 @@ class OpenVinoSession:
             "version": str(ov.__version__).split("-")[0],
             "providers": [options.device],
             "threads": options.threads,
+            **({"eight_bits": told[EIGHT_BITS]} if EIGHT_BITS in told else {}),
         }
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from edge4d.exporters.onnx import OnnxGraph
 
-__all__ = ["EXTERNAL_ABOVE", "data_path", "write_artifact"]
+__all__ = ["EXTERNAL_ABOVE", "data_path", "write_artifact", "write_model"]
 
 PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "numpy")
 """Distributions whose versions shape the graph."""
@@ -37,6 +37,7 @@ def write_artifact(
     sources: Sequence[Path] = (),
     options: Mapping[str, Any],
     external_above: int = EXTERNAL_ABOVE,
+    packages: Sequence[str] = (),
 ) -> None:
     """Write the model, its external data if it is large, and its recipe: all of them or none.
 
@@ -46,6 +47,7 @@ def write_artifact(
         sources: the files it was made from.
         options: every option it was made with, JSON-ready.
         external_above: bytes of weights above which they are written beside the model.
+        packages: distributions that shaped this graph besides the usual ones.
 
     Raises:
         ExportError: the folder cannot be written or the disk is full.
@@ -53,15 +55,20 @@ def write_artifact(
     external = graph.weight_bytes > external_above
     targets = [path, recipe_path(path), *([data_path(path)] if external else [])]
     with staged(*targets) as places:
-        proto = type(graph.proto)()
-        proto.CopyFrom(graph.proto)
-        if external:
-            _write_beside(graph, proto, places[2])
-        else:
-            _write_inside(graph, proto)
-        places[0].write_bytes(proto.SerializeToString())
+        write_model(graph, places[0], external_above=external_above)
         files = {targets[i].name: places[i] for i in (0, 2) if i < len(targets)}
-        places[1].write_bytes(recipe_bytes("export", sources, options, files, PACKAGES))
+        places[1].write_bytes(recipe_bytes("export", sources, options, files, (*PACKAGES, *packages)))
+
+
+def write_model(graph: OnnxGraph, path: Path, *, external_above: int = EXTERNAL_ABOVE) -> None:
+    """Write the model alone, and its external data if it is large; see `write_artifact`."""
+    proto = type(graph.proto)()
+    proto.CopyFrom(graph.proto)
+    if graph.weight_bytes > external_above:
+        _write_beside(graph, proto, data_path(path))
+    else:
+        _write_inside(graph, proto)
+    path.write_bytes(proto.SerializeToString())
 
 
 def _write_inside(graph: OnnxGraph, proto: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge4d.errors import ExportError, InternalError, UsageError
-from edge4d.files import atomic_write, refuse_existing, sha256_of, staged
+from edge4d.files import atomic_write, refuse_existing, refuse_folder, sha256_of, staged
 
 
 def listing(folder: Path) -> list[str]:
@@ -95,6 +95,14 @@ def test_an_interruption_in_the_middle_leaves_nothing(tmp_path, interruption):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ExportError, match="folder does not exist"):
         atomic_write(tmp_path / "missing" / "a.bin", b"")
+
+
+def test_an_unwritable_folder_is_told_before_any_work(tmp_path, monkeypatch):
+    refuse_folder(tmp_path / "a.onnx")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the user of CI may be root, who may write anywhere
+    with pytest.raises(ExportError, match=r"cannot write .*a\.onnx: permission denied") as caught:
+        refuse_folder(tmp_path / "a.onnx")
+    assert "folder that you may write to" in caught.value.hint
 
 
 def test_a_file_used_as_a_folder(tmp_path):

@@ -10,11 +10,13 @@ import onnx
 import pytest
 import torch
 
+from benchmarks.gate_peers import GROUPS
 from edge4d.validators import CODES
 from edge4d.validators.formats import FORMATS
 from edge4d.validators.profile import KINDS, load_profile
 from tests.test_docs import fenced, write_script
 from tests.validators import onnx_models as zoo
+from tests.validators.corpus import CASES
 
 GATE = Path(__file__).resolve().parents[1] / "docs" / "gate.md"
 TEXT = GATE.read_text(encoding="utf-8")
@@ -40,6 +42,17 @@ def test_the_table_of_limits_is_complete():
     for name, kind in KINDS.items():
         keys = set(re.findall(r"[\w-]+", told[name][2])) - {"perhaps"}
         assert keys == kind.required | kind.optional, name
+
+
+def test_the_table_of_other_tools_is_of_this_corpus():
+    """A corpus that has changed since is another one: `benchmarks/gate_peers.py` makes the table anew."""
+    text = GATE.with_name("gate_peers.md").read_text(encoding="utf-8")
+    members = [sum(belongs(case) for case in CASES.values()) for belongs in GROUPS.values()]
+    assert f"holds {len(CASES)} small models" in text
+    assert f"on the {len(CASES)} models" in TEXT
+    (head,) = re.findall(r"^\| flags, of (\d+) \| (.*) \|$", text, re.M)
+    assert int(head[0]) == len(CASES)
+    assert [int(n) for n in re.findall(r"\((\d+)\)", head[1])][: len(members)] == members
 
 
 def test_the_profile_is_one(tmp_path):

@@ -11,6 +11,7 @@ import edge4d
 from tests.lowering.harness import randomise
 from tests.lowering.test_conv import CONVS, TRANSPOSED
 from tests.lowering.test_families import AXIS, NORMS, POINTWISE, POOLS, PRODUCTS, REDUCTIONS, RESIZES
+from tests.lowering.test_places import ORDER, PLACES
 
 
 class Many(nn.Module):
@@ -36,7 +37,7 @@ class _Module(nn.Module):
 
 def float64_only(name: str) -> bool:
     """Cases written for float64 clips."""
-    return name in {"cast", "soft_argmin"}
+    return name in {"cast", "soft_argmin", "bucketize", "gather_from_constant"}
 
 
 GROUPS = {
@@ -47,6 +48,8 @@ GROUPS = {
     "pointwise": {name: case for name, case in POINTWISE.items() if not float64_only(name)},
     "reduction": {name: case for name, case in REDUCTIONS.items() if not float64_only(name)},
     "axis": AXIS,
+    "places": {name: case for name, case in PLACES.items() if not float64_only(name)},
+    "order": ORDER,
     "resize": {name: lambda x, case=case: F.interpolate(x, **case) for name, case in RESIZES.items()},
 }
 
@@ -54,7 +57,7 @@ GROUPS = {
 @pytest.mark.parametrize("group", GROUPS)
 def test_family_through_onnx(group, tmp_path):
     model = randomise(Many(GROUPS[group])).float().eval()
-    clip = torch.randn(2, 4, 3 if group in ("axis", "reduction", "pointwise") else 6, 5, 6)
+    clip = torch.randn(2, 4, 3 if group in ("axis", "reduction", "pointwise", "places", "order") else 6, 5, 6)
     report = edge4d.export(model, (clip,), output=tmp_path / f"{group}.onnx", sets=1)
     assert report.gate.ok, report.gate.to_text()
     assert report.parity is not None

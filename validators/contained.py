@@ -31,7 +31,9 @@ START_LIMIT_S = 120.0
 DIED = b"!"
 """Status of a request that was too much, whether or not the process survived it."""
 
-_LARGEST = 2**28  # bytes of an answer; that of a graph of 100,000 nodes has a tenth
+# Bytes of an answer: so many, and so many more for each of the request. That of a graph of 100,000 nodes has three
+# times those of its request; a value of very many axes has them in everything that is made of it.
+_LARGEST, _LARGEST_FACTOR = 2**24, 30
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from edge4d.validators.onnx_worker import main; sys.exit(main())"
@@ -139,7 +141,7 @@ class _Worker:
             stdin.write(request)
             stdin.flush()
             status, length = HEADER.unpack(self._read(HEADER.size))
-            if length > _LARGEST:
+            if length > _LARGEST + _LARGEST_FACTOR * len(request):
                 self.stop()
                 return DIED, b"the answer is too large"
             return status, self._read(length)

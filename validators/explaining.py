@@ -20,8 +20,9 @@ how the value came about: the last step at which the rank rises is the one to ch
 The gate proves ranks; it never assumes them. A rank is unknown when a graph input has no shape, when an operator
 belongs to a domain that nobody described, when the length of a shape is computed from data, or when the branches of an
 If disagree. What the file itself claims (value_info) proves nothing: a stale claim is how a rank of 5 hides. A value
-of unknown rank may have any, so this fails. Of a torch.export program each operator is run again on shapes alone; one
-that cannot be, or a higher-order operator without a rule, leaves its result unknown.""",
+of unknown rank may have any, so this fails. A graph in an operator set that is newer than the installed onnx is unknown
+as a whole. Of a torch.export program each operator is run again on shapes alone; one that cannot be, or a higher-order
+operator without a rule, leaves its result unknown.""",
     "E4D003": """
 Convolution, pooling, resizing, grid sampling or normalisation over depth (or time), height and width. It is recognised
 by the operator's attributes and by the ranks of what it works on, in fused, quantised and NHWC variants too, even where
@@ -34,10 +35,13 @@ A shape that the file declares (value_info, a graph output, a subgraph's input) 
 graph gives. Tools that trust the declaration see another model than the runtime does. The gate trusts the graph. Of
 a torch.export program it is the shape recorded for a value that its operator does not give.""",
     "E4D006": """
-A name is used before it is made, or made twice, the graph has no outputs, or two local functions share a name. Nothing
-that is inferred about such a graph means anything, and a runtime may read it in another way.""",
+A name is used before it is made, or made twice, the graph has no outputs, two local functions share a name, or ONNX's
+operator set is not imported, or in two versions. Nothing that is inferred about such a graph means anything, and a
+runtime may read it in another way.""",
     "E4D007": """
-The file holds graphs (training_info) that run only during training. They are counted nowhere and checked nowhere.""",
+The file holds graphs that run only during training (training_info), a graph as the default of a function's attribute,
+or it is of an IR version whose fields the installed onnx does not know. What is in there is counted nowhere and checked
+nowhere.""",
     "E4D101": """
 With --profile the graph is held against limits that a device's documents state: ranks, operators, kernels, strides,
 sizes, batch. Each limit carries the address of its source, the version it was stated for and the day it was read; the

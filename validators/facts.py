@@ -69,9 +69,11 @@ class Facts:
         found: list[tuple[Site | Scope, str, list[Value], str]] = []
         for scope in self.inventory.scopes:
             kind = "graph input" if scope is self.inventory.main else "subgraph input"
-            weights = {tensor.name for tensor in scope.graph.initializer} if scope.graph is not None else set()
+            weights = {t.name: len(t.dims) for t in scope.graph.initializer} if scope.graph is not None else {}
             for i, name in enumerate(scope.input_names):
-                if name not in weights and (met := self.formals(scope, i)):
+                met = self.formals(scope, i)
+                # A weight is an input's default, in whose place a user may put what the input declares.
+                if met and (name not in weights or (met[0].rank != weights[name] and self.defaults)):
                     found.append((scope, name, met, kind))
             for site in scope.sites:
                 for i, name in enumerate(site.node.output):
@@ -84,6 +86,11 @@ class Facts:
             ]
         return found
 
+    @property
+    def defaults(self) -> bool:
+        """Whether weights that are inputs too are defaults; before IR 4 every weight was an input as well."""
+        return int(self.inventory.model.ir_version) >= 4
+
     @cached_property
     def tensors(self) -> list[tuple[Site | Scope, str, Shape, str]]:
         """Every weight and tensor attribute: (its node or its scope, its name, its sizes, what it is)."""
@@ -91,26 +98,31 @@ class Facts:
         for scope in self.inventory.scopes:
             if (graph := scope.graph) is not None:
                 found += [(scope, t.name, tuple(t.dims), "initializer") for t in graph.initializer]
-                found += [(scope, s.values.name, tuple(s.dims), "sparse initializer") for s in graph.sparse_initializer]
+                found += [(scope, s.values.name, _widest(s), "sparse initializer") for s in graph.sparse_initializer]
             for site in scope.sites:
-                # What a Constant holds is its result, which is looked at as such.
-                if site.op != "Constant":
-                    found += [(site, a, dims, "tensor attribute") for a, dims in _tensors(site.node.attribute)]
+                found += [
+                    (site, name, dims, "tensor attribute")
+                    for name, dims in _tensors(site.node.attribute)
+                    # What a Constant holds is its result, which is looked at as such.
+                    if site.op != "Constant" or name not in ("value", "sparse_value")
+                ]
         for scope in self.inventory.functions.values():
             defaults = getattr(scope.body, "attribute_proto", ())
             found += [(scope, a, dims, "default of attribute") for a, dims in _tensors(defaults)]
         return found
 
     @cached_property
-    def declared(self) -> dict[int, dict[str, int]]:
-        """How many axes the file says that values have: for each scope, by its identity, and by name."""
-        found = {}
+    def declared(self) -> dict[int, dict[str, list[int]]]:
+        """How many axes the file says that values have, each time it says so: by the scope's identity, and by name."""
+        found: dict[int, dict[str, list[int]]] = {}
         for scope in self.inventory.scopes:
+            said = found.setdefault(id(scope), {})
             entries = list(scope.body.value_info)
             if (graph := scope.graph) is not None:
                 entries += [*graph.input, *graph.output]
-            ranks = ((entry.name, rank_of(entry.type)) for entry in entries)
-            found[id(scope)] = {name: rank for name, rank in ranks if rank is not None}
+            for entry in entries:
+                if (rank := rank_of(entry.type)) is not None:
+                    said.setdefault(entry.name, []).append(rank)
         return found
 
     @cached_property
@@ -149,6 +161,11 @@ def _tensors(attributes: Iterable[onnx.AttributeProto]) -> Iterator[tuple[str, S
         if attribute.HasField("t"):
             yield attribute.name, tuple(attribute.t.dims)
         if attribute.HasField("sparse_tensor"):
-            yield attribute.name, tuple(attribute.sparse_tensor.dims)
-        for many in (attribute.tensors, attribute.sparse_tensors):
-            yield from ((attribute.name, tuple(tensor.dims)) for tensor in many)
+            yield attribute.name, _widest(attribute.sparse_tensor)
+        yield from ((attribute.name, tuple(tensor.dims)) for tensor in attribute.tensors)
+        yield from ((attribute.name, _widest(sparse)) for sparse in attribute.sparse_tensors)
+
+
+def _widest(sparse: onnx.SparseTensorProto) -> Shape:
+    """The sizes of a sparse tensor, or of what it is made of where that has more axes."""
+    return max((tuple(part.dims) for part in (sparse, sparse.values, sparse.indices)), key=len)

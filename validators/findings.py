@@ -24,7 +24,9 @@ __all__ = [
     "shape_text",
 ]
 
-_MOST_SIZES = 16  # that a message states; a hostile file may give a weight a million axes
+# Sizes that a message states, and those that JSON lists; a hostile file may give a weight a million axes.
+_MOST_SIZES = 16
+_MOST_LISTED = 64
 
 SCHEMA_VERSION = 1
 """Of `Report.to_dict`; raised when a key changes its meaning or goes away."""
@@ -143,8 +145,7 @@ class Where:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of the attributes."""
         names = ("graph", "node", "op", "value", "layer", "line")
-        shape = None if self.shape is None else list(self.shape)
-        return {name: getattr(self, name) for name in names} | {"shape": shape}
+        return {name: getattr(self, name) for name in names} | {"shape": _listed(self.shape)}
 
     def to_text(self) -> str:
         """Node, subgraph and source in one line, e.g. ``Conv 'c1' (layer1.0.conv1, model.py:42)``; may be empty."""
@@ -176,10 +177,9 @@ class Step:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of the attributes."""
-        shape = None if self.shape is None else list(self.shape)
         return {
             "value": self.value,
-            "shape": shape,
+            "shape": _listed(self.shape),
             "op": self.op,
             "node": self.node,
             "skipped": self.skipped,
@@ -320,6 +320,13 @@ class Report:
         from edge4d.validators.formats.text import report_text
 
         return report_text(self, limit=limit)
+
+
+def _listed(shape: Shape | None) -> list[int | str | None] | None:
+    """For JSON; what a hostile file has too much of is counted in the last entry."""
+    if shape is None or len(shape) <= _MOST_LISTED:
+        return None if shape is None else list(shape)
+    return [*shape[:_MOST_LISTED], f"and {len(shape) - _MOST_LISTED} more"]
 
 
 def shape_text(shape: Shape) -> str:

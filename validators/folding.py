@@ -155,6 +155,26 @@ def _elementwise(name: str, inputs: int = 2) -> _Rule:
     return apply
 
 
+def _divide(arrays: list[Array], attributes: Mapping[str, Any]) -> Array | None:
+    """Towards zero, which numpy's is not for numbers below it."""
+    import numpy as np
+
+    return None if (arrays[0] < 0).any() or (arrays[1] <= 0).any() else np.asarray(arrays[0] // arrays[1])
+
+
+def _modulo(arrays: list[Array], attributes: Mapping[str, Any]) -> Array | None:
+    import numpy as np
+
+    return None if (arrays[0] < 0).any() or (arrays[1] <= 0).any() else np.asarray(arrays[0] % arrays[1])
+
+
+def _reshape(arrays: list[Array], attributes: Mapping[str, Any]) -> Array | None:
+    """To a list or a scalar; a size of -1 is the only one that a list of known length needs."""
+    data, shape = arrays
+    sizes = [int(size) for size in shape.ravel()]
+    return data.reshape(sizes) if len(sizes) < 2 and sizes not in ([0], [data.size + 1]) else None
+
+
 _RULES: dict[str, _Rule] = {
     "Shape": lambda arrays, attributes: None,
     "Size": lambda arrays, attributes: None,
@@ -170,6 +190,11 @@ _RULES: dict[str, _Rule] = {
     "Add": _elementwise("add"),
     "Sub": _elementwise("subtract"),
     "Mul": _elementwise("multiply"),
+    "Div": _divide,
+    "Mod": _modulo,
+    "Min": _elementwise("minimum"),
+    "Max": _elementwise("maximum"),
+    "Reshape": _reshape,
     "Neg": _elementwise("negative", 1),
     "Abs": _elementwise("abs", 1),
 }

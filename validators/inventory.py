@@ -18,6 +18,8 @@ FunctionId = tuple[str, str, str]
 
 _DEEPEST = 32  # graphs within graphs; in a file, protobuf itself stops there
 _LONGEST = 100  # functions that call each other; inlining takes the square of it, and C++ a stack frame each
+_LONGEST_NAME = 2000  # characters; it stands in every finding about its node, of which a few bytes more make another
+_LONGEST_PATH = 2000
 _MOST_NODES = 200_000  # after inlining; a file of a few hundred bytes can ask for 2**100
 
 
@@ -140,9 +142,9 @@ def take_inventory(model: onnx.ModelProto, name: str) -> Inventory:
     """
     main = Scope("graph", model.graph, None)
     functions = {}
-    _refuse_bytes(name, (entry.domain for entry in model.opset_import))
+    _refuse_names(name, (entry.domain for entry in model.opset_import))
     for body in model.functions:
-        _refuse_bytes(name, (body.domain, body.name, body.overload))
+        _refuse_names(name, (body.domain, body.name, body.overload))
         domain = normal_domain(body.domain)
         title = _printable(f"{domain}::{body.name}" + (f":{body.overload}" if body.overload else ""))
         functions[domain, body.name, body.overload] = Scope(f"function {title}", body, None)
@@ -158,10 +160,21 @@ def _printable(text: str) -> str:
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
-def _refuse_bytes(name: str, texts: Iterable[str]) -> None:
+def _within(path: str, step: str) -> str:
+    """The path of a graph within another; the middle of a very long one is left out."""
+    longer = f"{path} / {step}"
+    half = _LONGEST_PATH // 2
+    return longer if len(longer) <= _LONGEST_PATH else f"{longer[:half]}…{longer[-half:]}"
+
+
+def _refuse_names(name: str, texts: Iterable[str]) -> None:
     """Protobuf gives bytes where a text is none."""
-    if bytes in map(type, texts):
+    given = tuple(texts)
+    if bytes in map(type, given):
         raise ValidationError(f"{name}: not a valid ONNX model: a name in it is not UTF-8")
+    longest = max(map(len, given), default=0)
+    if longest > _LONGEST_NAME:
+        raise ValidationError(f"{name}: a name of {longest} characters, expected at most {_LONGEST_NAME}; refused")
 
 
 def _names_of(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[str]:
@@ -181,10 +194,10 @@ def _names_of(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[str]:
 def _walk(scope: Scope, found: Inventory, name: str, depth: int) -> None:
     if depth > _DEEPEST:
         raise ValidationError(f"{name}: graphs lie more than {_DEEPEST} deep within each other; refused")
-    _refuse_bytes(name, _names_of(scope.body))
+    _refuse_names(name, _names_of(scope.body))
     found.scopes.append(scope)
     for place, node in enumerate(scope.body.node):
-        _refuse_bytes(name, (node.op_type, node.domain, node.name, node.overload, *node.input, *node.output))
+        _refuse_names(name, (node.op_type, node.domain, node.name, node.overload, *node.input, *node.output))
         site = Site(len(found.sites), place, scope, node)
         scope.sites.append(site)
         found.sites.append(site)
@@ -194,14 +207,14 @@ def _walk(scope: Scope, found: Inventory, name: str, depth: int) -> None:
                 f"{name}: not a valid ONNX model: two attributes of {site.label!r} have the same name"
             )
         for attribute in node.attribute:
-            _refuse_bytes(name, (attribute.name, attribute.ref_attr_name))
+            _refuse_names(name, (attribute.name, attribute.ref_attr_name))
             if attribute.HasField("g") and attribute.graphs:
                 raise ValidationError(f"{name}: not a valid ONNX model: an attribute of {site.label!r} has two values")
             graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
             for i, graph in enumerate(graphs):
                 number = f"[{i}]" if attribute.graphs else ""
                 inner = Scope(
-                    f"{scope.path} / {site.op} {site.label!r} / {_printable(attribute.name)}{number}",
+                    _within(scope.path, f"{site.op} {site.label!r} / {_printable(attribute.name)}{number}"),
                     graph,
                     scope,
                     owner=(site, (attribute.name, i)),

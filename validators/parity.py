@@ -15,7 +15,7 @@ from edge4d.errors import UsageError
 from edge4d.ports import Port
 from edge4d.validators.parity_report import ParityReport, ParityRow
 from edge4d.validators.statistics import Difference, kind_of, measure
-from edge4d.validators.tolerances import Tolerance, tolerance_for
+from edge4d.validators.tolerances import LEAST_ROWS, Tolerance, tolerance_for
 
 __all__ = [
     "ParityReport",
@@ -85,7 +85,7 @@ def compare_callables(
         a, b = (_copied(model(*[np.array(array) for array in given])) for model in (reference, candidate))
         named_a, named_b, note = _named(a, b)
         reports.append(replace(compare(named_a, named_b, tolerance=tolerance), notes=(note,) if note else ()))
-    return merged(reports)
+    return merged(reports, tolerance=tolerance)
 
 
 def random_inputs(ports: Sequence[Port], seed: int = 0) -> dict[str, np.ndarray]:
@@ -147,9 +147,14 @@ def _allowed(dtype: np.dtype[Any], tolerance: Tolerance | None) -> float:
     """The greatest error allowed, relative to the range; 0 where equality is asked for."""
     if kind_of(dtype) not in ("float", "complex"):
         return 0.0
-    if tolerance is not None:
-        return tolerance.max_error
-    return tolerance_for({"complex64": "float32", "complex128": "float64"}.get(dtype.name, dtype.name)).max_error
+    return (tolerance or _of(dtype)).max_error
+
+
+def _of(dtype: np.dtype[Any]) -> Tolerance:
+    """The table's entry for a dtype; integers and bools, which are compared exactly, get that of float32."""
+    if kind_of(dtype) not in ("float", "complex"):
+        return tolerance_for("fp32")
+    return tolerance_for({"complex64": "float32", "complex128": "float64"}.get(dtype.name, dtype.name))
 
 
 def _failed(name: str, reason: str, a: np.ndarray | None, b: np.ndarray | None) -> ParityRow:
@@ -170,7 +175,7 @@ def _row(name: str, a: np.ndarray, b: np.ndarray, tolerance: Tolerance | None) -
         return _failed(name, mismatch, a, b)
     allowed = _allowed(a.dtype, tolerance)
     difference = measure(a, b)
-    reason = _verdict(a, b, difference, allowed)
+    reason = _verdict(a, b, difference, allowed, tolerance or _of(a.dtype))
     row = _failed(name, "", a, b)
     return replace(row, ok=reason is None, reason=reason, elements=a.size, allowed=allowed, difference=difference)
 
@@ -189,7 +194,7 @@ def _mismatch(a: np.ndarray, b: np.ndarray) -> str | None:
     return None
 
 
-def _verdict(a: np.ndarray, b: np.ndarray, found: Difference, allowed: float) -> str | None:
+def _verdict(a: np.ndarray, b: np.ndarray, found: Difference, allowed: float, limits: Tolerance) -> str | None:
     """What is wrong; None when nothing is."""
     at = "" if found.first is None else f" at [{', '.join(map(str, found.first))}]"
     got = "" if found.first is None else f": got {b[found.first]}, expected {a[found.first]}"
@@ -202,6 +207,10 @@ def _verdict(a: np.ndarray, b: np.ndarray, found: Difference, allowed: float) ->
     # Written so that a NaN among the statistics fails.
     if not found.relative <= allowed:
         return f"error {found.relative:.2g} of the range, expected at most {allowed:.2g}; worst{at}{got}"
+    if limits.cosine is not None and not found.cosine >= limits.cosine:
+        return f"cosine {found.cosine:.6f}, expected at least {limits.cosine:g}; worst{at}{got}"
+    if limits.snr_db is not None and not found.snr_db >= limits.snr_db:
+        return f"SNR {found.snr_db:.1f} dB, expected at least {limits.snr_db:g}; worst{at}{got}"
     return None
 
 
@@ -235,13 +244,34 @@ def _named(
     return both[0], both[1], "outputs were paired by position, since the reference or the candidate names none"
 
 
-def merged(reports: Sequence[ParityReport]) -> ParityReport:
-    """The worst row of every output: one that fails before one that passes, then by error."""
+def merged(reports: Sequence[ParityReport], *, tolerance: Tolerance | None = None) -> ParityReport:
+    """The worst row of every output: one that fails before one that passes, then by error.
+
+    Its top-1 agreement is that of all sets together, and is held against the limit where there are rows enough.
+    """
     worst: dict[str, ParityRow] = {}
+    agreeing: dict[str, list[tuple[int, float]]] = {}
     for i, report in enumerate(reports):
         for row in report.rows:
             before = worst.get(row.name)
             if before is None or row.badness > before.badness:
                 worst[row.name] = replace(row, input_set=i)
+            if row.difference is not None and row.difference.top1 is not None and row.shape:
+                agreeing.setdefault(row.name, []).append((row.shape[0], row.difference.top1))
+    for name, shares in agreeing.items():
+        rows = sum(count for count, _ in shares)
+        worst[name] = _with_top1(worst[name], sum(count * share for count, share in shares) / rows, rows, tolerance)
     notes = tuple(dict.fromkeys(note for report in reports for note in report.notes))
     return ParityReport(tuple(worst.values()), sets=len(reports), notes=notes)
+
+
+def _with_top1(row: ParityRow, share: float, rows: int, tolerance: Tolerance | None) -> ParityRow:
+    if row.difference is None:
+        return row
+    row = replace(row, difference=replace(row.difference, top1=share))
+    known = row.dtype in ("float64", "float32", "float16", "bfloat16")
+    limits = tolerance if tolerance is not None or not known else tolerance_for(row.dtype or "")
+    least = limits.top1 if limits is not None else None
+    if not row.ok or least is None or rows < LEAST_ROWS or share >= least:
+        return row
+    return replace(row, ok=False, reason=f"top-1 agrees on {share:.1%} of {rows} rows, expected at least {least:.0%}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["place_of", "source_of", "user_frame"]
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_LONGEST = 500  # characters of a layer or line; they stand in every finding about their node
 _TORCH = ("/torch/nn/", "/torch/_", "/site-packages/torch/", "/dist-packages/torch/")
 
 
@@ -38,7 +39,7 @@ def source_of(node: onnx.NodeProto) -> tuple[str | None, str | None]:
     layer = notes.get("edge4d.layer") or _scope(notes.get("pkg.torch.onnx.name_scopes", ""))
     layer = layer or _namespace(notes.get("namespace", "")) or _path_in_name(node.name)
     line = notes.get("edge4d.line") or user_frame(notes.get("pkg.torch.onnx.stack_trace", ""))
-    return layer or None, line or None
+    return layer[:_LONGEST] or None, line[-_LONGEST:] or None
 
 
 def _scope(text: str) -> str:

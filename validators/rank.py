@@ -10,7 +10,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from edge4d.errors import ValidationError
@@ -123,7 +123,7 @@ def _unknown(facts: Facts) -> Iterator[Finding]:
             consequences.append(finding("E4D002", message, place_of(home, name), chain=facts.chains.of(home, name)))
             continue
         declared = facts.declared[id(_scope_of(home))].get(name)
-        claim = "" if declared is None else f"; the file says {declared} axes, which nothing in the graph confirms"
+        claim = "" if declared is None else f"; the file says {declared[-1]} axes, which nothing in the graph confirms"
         what = f"{kind} {name!r}" if kind != "value" else f"{name!r}"
         said = f" ({'; '.join(facts.inferred.problems)})" if facts.inferred.problems else ""
         message = f"the rank of {what} is unknown: {_why(facts, home)}{claim}{said}"
@@ -197,13 +197,13 @@ def _contradictions(facts: Facts) -> Iterator[Finding]:
                 here[name] = (scope, [Value(name, type_proto)])
         for name, declared in facts.declared[id(scope)].items():
             home, met = here.get(name, (scope, []))
-            other = next((v for v in met if v.shape is not None and len(v.shape) != declared), None)
-            if other is not None and other.shape is not None:
+            known_shapes = (value.shape for value in met if value.shape is not None)
+            wrong = ((rank, shape) for shape in known_shapes for rank in declared if rank != len(shape))
+            for rank, shape in islice(wrong, 1):
                 message = (
-                    f"the file declares {name!r} with {declared} axes, the graph gives {len(other.shape)}, "
-                    f"{shape_text(other.shape)}"
+                    f"the file declares {name!r} with {rank} axes, the graph gives {len(shape)}, {shape_text(shape)}"
                 )
-                yield finding("E4D005", message, place_of(home, name, other.shape))
+                yield finding("E4D005", message, place_of(home, name, shape))
 
 
 def _nothing(facts: Facts) -> Iterator[Finding]:

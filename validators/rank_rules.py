@@ -26,18 +26,21 @@ _LIKE_FIRST = frozenset(
     """
     Abs Acos Acosh Asin Asinh Atan Atanh AveragePool BatchNormalization BiasAdd BiasDropout BiasGelu BiasSoftmax
     BiasSplitGelu Cast CastLike Ceil Celu CenterCropPad Clip Conv ConvInteger ConvTranspose
-    ConvTransposeWithDynamicPads Cos Cosh
-    CumSum DepthToSpace DequantizeLinear Dropout DynamicQuantizeLinear Elu Erf Exp FastGelu Floor FusedConv Gelu
-    GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNorm GroupNormalization HardSigmoid HardSwish Hardmax
-    Identity InstanceNormalization Inverse IsInf IsNaN LRN LayerNormalization LeakyRelu Log LogSoftmax LpNormalization
-    LpPool MatMulNBits MaxPool MaxUnpool MeanVarianceNormalization Mish Neg NhwcConv NhwcFusedConv NhwcMaxPool Not Pad
-    QLinearAveragePool QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearSigmoid QLinearSoftmax
-    QuantizeLinear QuickGelu RandomNormalLike RandomUniformLike Reciprocal Relu ReorderInput ReorderOutput Resize
-    ReverseSequence Round ScatterElements ScatterND Selu Shrink Sigmoid Sign SimplifiedLayerNormalization Sin Sinh
-    SkipGroupNorm SkipLayerNormalization SkipSimplifiedLayerNormalization Slice Softmax Softplus Softsign SpaceToDepth
-    Split Sqrt Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Upsample
+    ConvTransposeWithDynamicPads Cos Cosh CumSum DepthToSpace DequantizeLinear Dropout DynamicQuantizeLinear Elu Erf
+    Exp FastGelu Floor FusedConv Gelu GlobalAveragePool GlobalLpPool GlobalMaxPool GridSample GroupNorm
+    GroupNormalization HardSigmoid HardSwish Hardmax Identity InstanceNormalization Inverse IsInf IsNaN LRN
+    LayerNormalization LeakyRelu Log LogSoftmax LpNormalization LpPool MatMulBnb4 MatMulNBits MaxPool MaxUnpool
+    MaxpoolWithMask MeanVarianceNormalization Mish Neg NhwcConv NhwcFusedConv NhwcMaxPool Not Pad QLinearAveragePool
+    QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearSigmoid QLinearSoftmax QuantizeLinear QuickGelu
+    RandomNormalLike RandomUniformLike Reciprocal Relu ReorderInput ReorderOutput Resize ReverseSequence
+    RotaryEmbedding Round ScatterElements ScatterND Selu Shrink Sigmoid Sign SimplifiedLayerNormalization Sin Sinh
+    SkipGroupNorm SkipLayerNormalization SkipSimplifiedLayerNormalization Slice Softmax Softplus Softsign
+    SpaceToDepth Split Sqrt Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Upsample
     """.split()  # noqa: SIM905 - a hundred quoted names are no better to read
 )
+
+# Of those, the ones whose other outputs have a rank of their own: scales and zero points, means and variances.
+_REST = {"DynamicQuantizeLinear": 0, "BatchNormalization": 1}
 
 # The output has the greatest rank among the inputs: numpy's broadcasting.
 _BROADCAST = frozenset(
@@ -64,6 +67,21 @@ _FIXED = {
 }
 
 
+# ONNX Runtime's fused parts of recurrent networks and transformers, output by output. An attention gives
+# [batch, sequence, hidden], and keeps keys and values for the next call: two values of four axes, or one of five.
+_TRANSFORMERS: Mapping[str, tuple[int, ...]] = {
+    "DynamicQuantizeLSTM": (4, 3, 3),
+    "Attention": (3, 5),
+    "QAttention": (3, 5),
+    "MultiHeadAttention": (3, 4, 4),
+    "DecoderMaskedMultiHeadAttention": (3, 4, 4),
+    "GroupQueryAttention": (3, 4, 4),
+    "EmbedLayerNormalization": (3, 1, 3),
+    "QEmbedLayerNormalization": (3, 1),
+    "LongformerAttention": (3,),
+}
+
+
 def infer_ranks(
     node: onnx.NodeProto, inputs: Sequence[Value], bodies: Mapping[str, Sequence[Value]], opset: int
 ) -> _Ranks:
@@ -86,14 +104,15 @@ def infer_ranks(
         return _loop_ranks(inputs, bodies.get("body", ()), count)
     if op in _LIKE_FIRST:
         first = inputs[0].rank if inputs else None
-        # The scales and zero points of DynamicQuantizeLinear are scalars; no other operator here has such outputs.
-        return [first, 0, 0][:count] if op == "DynamicQuantizeLinear" else [first] * count
+        return [first, *[_REST.get(op, first)] * (count - 1)][:count]
     if op in _BROADCAST:
         # Before opset 7, broadcasting was an attribute and the result had the shape of the first input.
         ranks = [value.rank for value in inputs[: 1 if opset < 7 and not domain and op not in _VARIADIC else None]]
         return [_greatest(ranks)]
     if op in _FIXED:
         return [_FIXED[op]] * count
+    if domain and op in _TRANSFORMERS:
+        return [*_TRANSFORMERS[op], *unknown][:count]
     if op in _RULES and (not domain or op in _MICROSOFT):
         try:
             return [_RULES[op](node, inputs), *unknown[1:]]
@@ -103,7 +122,12 @@ def infer_ranks(
 
 
 _VARIADIC = frozenset({"Max", "Mean", "Min", "Sum"})
-_MICROSOFT = frozenset({"FusedMatMul", "TransposeMatMul", "QLinearAdd", "QLinearMul", "QLinearConcat", "ExpandDims"})
+_MICROSOFT = frozenset(
+    """
+    DynamicQuantizeMatMul ExpandDims FusedMatMul FusedMatMulActivation GatherBlockQuantized MatMulInteger16
+    MatMulIntegerToFloat QLinearAdd QLinearConcat QLinearMul QLinearReduceMean QLinearWhere TransposeMatMul
+    """.split()  # noqa: SIM905
+)
 
 
 def _greatest(ranks: Sequence[int | None]) -> int | None:
@@ -227,6 +251,18 @@ def _qlinear_binary(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None
     return _greatest([inputs[0].rank, inputs[3].rank]) if len(inputs) > 3 else None
 
 
+def _qlinear_where(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None:
+    """A condition, then two values, each with its scale and zero point."""
+    return _greatest([inputs[i].rank for i in (0, 1, 4)])
+
+
+def _qlinear_reduce(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None:
+    rank, axes = inputs[0].rank, _ints(node, "axes")
+    if _int(node, "keepdims", 1):
+        return rank
+    return 0 if not axes else _plus(rank, -len(axes))
+
+
 def _qlinear_concat(node: onnx.NodeProto, inputs: Sequence[Value]) -> int | None:
     return _concat(node, inputs[2::3])
 
@@ -238,17 +274,24 @@ _RULES: dict[str, Callable[[onnx.NodeProto, Sequence[Value]], int | None]] = {
     "Expand": _expand,
     "ConstantOfShape": _constant_of_shape,
     "Gather": _gather,
+    "GatherBlockQuantized": _gather,
     "GatherND": _gather_nd,
     "OneHot": _one_hot,
     "MatMul": _matmul,
     "FusedMatMul": _matmul,
+    "FusedMatMulActivation": _matmul,
     "TransposeMatMul": _matmul,
+    "DynamicQuantizeMatMul": _matmul,
+    "MatMulIntegerToFloat": _matmul,
+    "MatMulInteger16": _matmul,
     "Concat": _concat,
     "ArgMax": _arg_reduce,
     "ArgMin": _arg_reduce,
     "QLinearAdd": _qlinear_binary,
     "QLinearMul": _qlinear_binary,
     "QLinearConcat": _qlinear_concat,
+    "QLinearWhere": _qlinear_where,
+    "QLinearReduceMean": _qlinear_reduce,
     "ExpandDims": _one_hot,
 }
 for _kind in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare"):

@@ -11,6 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, cast
 
 from edge4d.validators.inventory import FunctionId, Inventory, Scope, Site, all_sites, callee, normal_domain
+from edge4d.validators.values import forget_long_names
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +28,9 @@ def slim_model(inventory: Inventory) -> onnx.ModelProto:
     model = _frame(inventory, inventory.main, inventory.model)
     source, graph = inventory.model.graph, model.graph
     for value in source.input:
-        graph.input.add().CopyFrom(value)
+        port = graph.input.add()
+        port.CopyFrom(value)
+        forget_long_names(port.type)
     _add_body(graph, inventory, inventory.main)
     # Since IR 4 an initializer that is an input too is a default that a user may override: no constant.
     if source_ir(inventory) >= 4:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from edge4d.validators.inventory import normal_domain
 from edge4d.validators.values import Value, numbers_of
 
 if TYPE_CHECKING:
@@ -18,18 +19,25 @@ _BASE = re.compile(
     r"(?:Fused|Nhwc|Nchw|QLinear|Dynamic|Quantized|Int8|QOrdered)*"
     r"(Conv|ConvTranspose|ConvInteger|MaxPool|AveragePool|LpPool|MaxUnpool|GlobalMaxPool|GlobalAveragePool|GlobalLpPool"
     r"|Resize|Upsample|GridSample|AffineGrid|InstanceNormalization|GroupNormalization|GroupNorm|DeformConv|Col2Im"
-    r"|MaxRoiPool|RoiAlign)(?:WithDynamicPads|Integer|Add|Relu)*"
+    r"|MaxpoolWithMask|MaxRoiPool|RoiAlign)(?:WithDynamicPads|Integer|Add|Relu)*"
 )
-_SAYS_3D = re.compile(r"(?:conv|pool|norm|resize|upsample|deconv)[a-z_]*3d", re.IGNORECASE)
+# What operators of unknown domains say of themselves: max_pool3d, grid_sampler_3d, RoIAlign3D, trilinear_interpolate.
+_SAYS_3D = re.compile(
+    r"(?:conv|pool|norm|resize|upsampl|interp|grid_?sampl|affine_?grid|roi_?align|im2col|col2im|unfold)[a-z_]*3d"
+    r"|trilinear",
+    re.IGNORECASE,
+)
 
 # Attributes that list one number an axis, and for ``pads`` two.
 _PER_AXIS = {
     "kernel_shape": 1,
+    "kernel_size": 1,
     "strides": 1,
     "dilations": 1,
     "output_shape": 1,
     "output_padding": 1,
     "output_pads": 1,
+    "pooled_shape": 1,
     "pads": 2,
 }
 _WITH_WINDOW = frozenset(
@@ -38,6 +46,7 @@ _WITH_WINDOW = frozenset(
         "ConvTranspose",
         "ConvInteger",
         "MaxPool",
+        "MaxpoolWithMask",
         "AveragePool",
         "LpPool",
         "MaxUnpool",
@@ -75,15 +84,16 @@ def three_axis_reason(node: onnx.NodeProto, inputs: Sequence[Value]) -> str | No
     if _SAYS_3D.search(name):
         return f"{name} is a 3-D operator"
     match = _BASE.fullmatch(node.op_type)
-    if match is None:
+    if match is None and not normal_domain(node.domain):
         return None
-    base = match[1]
-    if base in _WITH_WINDOW:
+    base = match[1] if match else ""
+    # An operator that nobody knows here has a window if it says how large that is.
+    if base in _WITH_WINDOW or (not base and any(a.name in ("kernel_shape", "kernel_size") for a in node.attribute)):
         lengths = {attribute.name: len(attribute.ints) for attribute in node.attribute}
         for name, per_axis in _PER_AXIS.items():
             if lengths.get(name, 0) >= 3 * per_axis:
                 return f"{name} has {lengths[name]} entries, expected at most {2 * per_axis}"
-    for i in _ranked_inputs(node.op_type, base):
+    for i in _ranked_inputs(node.op_type, base) if base else ():
         value = inputs[i] if i < len(inputs) else None
         if value is not None and value.rank is not None and value.rank >= 5:
             return f"input {value.name!r} has {value.rank} axes, expected at most 4"
@@ -113,8 +123,11 @@ def _resized_axes(node: onnx.NodeProto, inputs: Sequence[Value]) -> str | None:
     scales = scales or [factor for a in node.attribute if a.name == "scales" for factor in a.floats]
     changed = sum(scale != 1 for scale in scales)
     shape, sizes = (inputs[0].shape if inputs else None), numbers_of(inputs, 3)
+    named = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+    if named is not None and len(named) == 3 and not scales and not sizes:
+        return "it changes the size of 3 axes, expected at most 2"
     if shape is not None and sizes:
-        axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), list(range(len(shape))))
+        axes = list(range(len(shape))) if named is None else named
         for axis, size in zip(axes, sizes, strict=False):
             before = shape[axis] if -len(shape) <= axis < len(shape) else None
             changed += isinstance(before, int) and before != size

@@ -19,6 +19,7 @@ __all__ = [
     "array_of",
     "element_type",
     "fill_sizes",
+    "forget_long_names",
     "numbers_of",
     "ranked_type",
     "rank_of",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 _NUMERIC = frozenset({1, 6, 7, 10, 11})  # ONNX's numbers of float32, int32, int64, float16 and float64
+_LONGEST_SIZE = 200  # characters of a size's name
 _MADE_UP = re.compile(r"unk__\d+")  # what ONNX shape inference calls a size that it cannot tell
 
 
@@ -46,7 +48,7 @@ class Value:
 
     @cached_property
     def shape(self) -> Shape | None:
-        """Sizes; of the elements for a sequence or an optional. None when the rank is unknown or there is none."""
+        """Sizes; of the elements for a sequence, an optional or a map. None when the rank is unknown."""
         return shape_of(self.type)
 
     @property
@@ -57,7 +59,7 @@ class Value:
     @property
     def settled(self) -> bool:
         """Whether there is nothing left to find out about the rank."""
-        return self.shape is not None or _tensor_type(self.type) == "map"
+        return self.shape is not None
 
     @property
     def length(self) -> int | None:
@@ -67,8 +69,8 @@ class Value:
         return self.shape[0] if isinstance(self.shape[0], int) else None
 
 
-def _tensor_type(type_proto: onnx.TypeProto | None) -> onnx.TypeProto.Tensor | str | None:
-    """The tensor inside any number of sequences and optionals; ``"map"`` for a map, which has no rank."""
+def _tensor_type(type_proto: onnx.TypeProto | None) -> onnx.TypeProto.Tensor | None:
+    """The tensor inside any number of sequences, optionals and maps."""
     while type_proto is not None:
         kind = type_proto.WhichOneof("value")
         if kind == "tensor_type":
@@ -76,17 +78,18 @@ def _tensor_type(type_proto: onnx.TypeProto | None) -> onnx.TypeProto.Tensor | s
         if kind == "sparse_tensor_type":
             return type_proto.sparse_tensor_type  # the same fields
         if kind == "map_type":
-            return "map"
-        if kind not in ("sequence_type", "optional_type"):
+            type_proto = type_proto.map_type.value_type
+        elif kind in ("sequence_type", "optional_type"):
+            type_proto = getattr(type_proto, kind).elem_type
+        else:
             return None
-        type_proto = getattr(type_proto, kind).elem_type
     return None
 
 
 def shape_of(type_proto: onnx.TypeProto | None) -> Shape | None:
     """The sizes that a type states; None when it states none."""
     tensor = _tensor_type(type_proto)
-    if tensor is None or isinstance(tensor, str) or not tensor.HasField("shape"):
+    if tensor is None or not tensor.HasField("shape"):
         return None
     return tuple(_size(dim) for dim in tensor.shape.dim)
 
@@ -99,6 +102,14 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str | None:
     return None if not name or _MADE_UP.fullmatch(name) else name
 
 
+def forget_long_names(type_proto: onnx.TypeProto) -> None:
+    """Make sizes of very long names unknown ones: inference would write the name into every value that has the size."""
+    tensor = _tensor_type(type_proto)
+    for dim in tensor.shape.dim if tensor is not None and tensor.HasField("shape") else ():
+        if len(dim.dim_param) > _LONGEST_SIZE:
+            dim.Clear()
+
+
 def rank_of(type_proto: onnx.TypeProto | None) -> int | None:
     """The number of axes that a type states; None when it states none."""
     shape = shape_of(type_proto)
@@ -108,7 +119,7 @@ def rank_of(type_proto: onnx.TypeProto | None) -> int | None:
 def element_type(type_proto: onnx.TypeProto | None) -> int:
     """ONNX's number of the element type; that of float32 when it is not known."""
     tensor = _tensor_type(type_proto)
-    return 1 if tensor is None or isinstance(tensor, str) else int(tensor.elem_type) or 1
+    return 1 if tensor is None else int(tensor.elem_type) or 1
 
 
 def ranked_type(rank: int, elem: int, length: int | None = None) -> onnx.TypeProto:

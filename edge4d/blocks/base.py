@@ -117,13 +117,47 @@ class Block(nn.Module):
         """The least-squares systems of a calibration, for a batch of clips (N, C, T, H, W) as this block sees it."""
         raise NotImplementedError
 
-    def forward(self, clip: Tensor) -> Tensor:
-        """Map (N, C, T, H, W), or (C, T, H, W), as the Conv3d does."""
-        if clip.dim() == 4:
-            return self.transform(clip.unsqueeze(0)).squeeze(0)
-        if clip.dim() != 5:
-            raise UsageError(f"{self.name} takes clips (N, C, T, H, W), got a tensor of shape {tuple(clip.shape)}")
-        return self.transform(clip)
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, C, T, H, W), or (C, T, H, W), as the Conv3d does; named `input`, for that is what callers may write.
+
+        Raises:
+            UsageError: another number of axes, or an axis that the kernel does not fit into.
+        """
+        if input.dim() not in (4, 5):
+            raise UsageError(f"{self.name} takes clips (N, C, T, H, W), got a tensor of shape {tuple(input.shape)}")
+        for axis, size in enumerate(input.shape[-3:]):
+            if self.geometry.result(axis, size) < 1:
+                raise UsageError(
+                    f"{self.name}: {size} along {'THW'[axis]}, padded by {self.geometry.padding[axis]}, is too little "
+                    f"for a kernel of {self.geometry.kernel[axis]} with dilation {self.geometry.dilation[axis]}"
+                )
+        return self.transform(input) if input.dim() == 5 else self.transform(input.unsqueeze(0)).squeeze(0)
+
+    # What a network may ask a Conv3d for in its own forward.
+
+    @property
+    def in_channels(self) -> int:
+        return self.geometry.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.geometry.out_channels
+
+    @property
+    def kernel_size(self) -> tuple[int, int, int]:
+        return self.geometry.kernel
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        return self.geometry.stride
+
+    @property
+    def dilation(self) -> tuple[int, int, int]:
+        return self.geometry.dilation
+
+    @property
+    def groups(self) -> int:
+        return self.geometry.groups
 
     def extra_repr(self) -> str:
         g = self.geometry

@@ -22,7 +22,7 @@ class SpatialBranch(nn.Module):
 
     - ``conv`` (ours by default): a learned 1×1 convolution S → S on the pooled frames, S²/groups more parameters. It
       runs after the spatial convolution of *all* frames, as the paper orders it. With it the paper's Table II comes
-      out (ECO-Lite: 16.1 M for Proposed-Add, 15.8 M without; the paper says 16.3 M).
+      out (ECO-Lite: 16.50 M for Proposed-Add, 15.85 M without; the paper says 16.3 M).
     - ``select``: "1-by-1" as a mere subsampling, no parameters. Frames are dropped *before* the spatial convolution,
       which gives the same numbers for less work.
 

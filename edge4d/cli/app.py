@@ -33,6 +33,8 @@ VERBS = {
     "bench": "Measure frames per second, latency and memory.",
     "plan": "Show what each 5-D operator would become, or why not.",
     "blocks": "List the structures that replace a Conv3d; compare them in a network.",
+    "tune": "Bring accuracy back: a network with a structure learns from the original.",
+    "eval": "Count right answers on labelled clips, whatever runs the model.",
     "doctor": "Show what is installed and what each runtime needs.",
 }
 """Each verb is `edge4d.cli.VERB`, a module with a function `command`; here is its line in ``edge4d --help``."""

@@ -9,9 +9,21 @@ from edge4d.cli.options import Force, Json, Threads, complete_structure
 from edge4d.cli.output import emit_json, emit_text, note, stage
 
 
+def _complete_model(incomplete: str) -> list[str]:
+    from edge4d.models import names
+
+    return [name for name in names() if name.startswith(incomplete)]
+
+
 def command(
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="A network to compare them in: eco-lite.")
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="A network to compare them in: eco-lite.",
+            autocompletion=_complete_model,
+        ),
     ] = None,
     block: Annotated[
         list[str] | None,

@@ -6,10 +6,14 @@ from typing import Annotated
 import typer
 
 from edge4d.cli.options import (
+    Alignment,
     Autotune,
     AutotuneBudget,
     Blocks,
     Calib,
+    CalibMean,
+    Calibration,
+    CalibStd,
     Energy,
     Factory,
     For,
@@ -17,12 +21,16 @@ from edge4d.cli.options import (
     Formulations,
     InputShapes,
     Json,
+    KeepFp32,
     MaxActivationMemory,
     MaxWeightGrowth,
     Output,
+    PrecisionName,
     Seed,
     TrustPickle,
+    block_options,
     parse_bytes,
+    parse_numbers,
     parse_seconds,
     parse_shapes,
 )
@@ -33,6 +41,7 @@ def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes.")],
     block: Blocks = None,
     energy: Energy = None,
+    alignment: Alignment = None,
     calib: Calib = None,
     runtime: For = None,
     formulation: Formulations = None,
@@ -40,10 +49,22 @@ def command(
     max_activation_memory: MaxActivationMemory = None,
     autotune: Autotune = None,
     autotune_budget: AutotuneBudget = "60s",
+    precision: PrecisionName = "fp32",
+    keep_fp32: KeepFp32 = None,
+    calibration: Calibration = "minmax",
+    calib_mean: CalibMean = None,
+    calib_std: CalibStd = None,
+    fp16_io: Annotated[
+        bool, typer.Option("--fp16-io", help="With --precision fp16: inputs and outputs are float16 too.")
+    ] = False,
     output: Output = None,
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
+    dynamic: Annotated[
+        str | None,
+        typer.Option("--dynamic", metavar="batch", help="Leave the batch open; all else is as in the example."),
+    ] = None,
     opset: Annotated[int, typer.Option("--opset", help="ONNX operator set.")] = 18,
     simplify: Annotated[bool, typer.Option(help="Simplify the graph with onnxsim.")] = True,
     parity: Annotated[bool, typer.Option(help="Run the result in ONNX Runtime against PyTorch.")] = True,
@@ -72,6 +93,8 @@ def command(
         edge4d export weights.pth --factory my.models:build --block 'layer4.*=proposed-add'
         edge4d export model.pt2 --profile rknn --for rknn
         edge4d export model.pt2 --autotune onnxruntime --autotune-budget 2m
+        edge4d export model.pt2 --precision fp16 --keep-fp32 'head*' -o half.onnx
+        edge4d export model.pt2 --precision int8 --calib videos/ --calib-mean 0.45 --calib-std 0.225 -o int8.onnx
         edge4d export model.pt2 --formulation 'layer4.*=taps' --max-weight-growth 1.5
         edge4d export model.pt2 --json | jq .parity.ok
     """
@@ -81,7 +104,7 @@ def command(
         model,
         output=output,
         block=block or "exact",
-        block_options={"energy": energy} if energy is not None else None,
+        block_options=block_options(energy, alignment),
         calib=calib,
         runtime=runtime,
         formulations=formulation or (),
@@ -89,9 +112,16 @@ def command(
         max_activation_memory=parse_bytes(max_activation_memory),
         autotune=autotune,
         autotune_budget=parse_seconds(autotune_budget),
+        precision=precision,
+        keep_fp32=keep_fp32 or (),
+        calibration=calibration,
+        calib_mean=parse_numbers("--calib-mean", calib_mean),
+        calib_std=parse_numbers("--calib-std", calib_std),
+        fp16_io=fp16_io,
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,
+        dynamic=dynamic,
         opset=opset,
         simplify=simplify,
         parity=parity,

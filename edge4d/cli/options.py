@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Autotune",
     "AutotuneBudget",
+    "Alignment",
     "Blocks",
     "Calib",
+    "CalibMean",
+    "CalibStd",
+    "Calibration",
     "Energy",
     "Factory",
     "For",
@@ -24,15 +28,19 @@ __all__ = [
     "InputShapes",
     "Json",
     "MaxActivationMemory",
+    "KeepFp32",
     "MaxWeightGrowth",
     "Output",
+    "PrecisionName",
     "Providers",
     "Seed",
     "Threads",
     "TrustPickle",
+    "block_options",
     "complete_structure",
     "parse_bytes",
     "parse_seconds",
+    "parse_numbers",
     "parse_settings",
     "parse_shape_ranges",
     "parse_shapes",
@@ -175,10 +183,111 @@ Energy = Annotated[
     float | None, typer.Option("--energy", help="r2plus1d: keep this share of each weight's squared norm, e.g. 0.99.")
 ]
 
+
+def _complete_alignment(incomplete: str) -> list[str]:
+    return [name for name in ("spatial", "paper") if name.startswith(incomplete)]
+
+
+Alignment = Annotated[
+    str | None,
+    typer.Option(
+        "--alignment",
+        metavar="spatial|paper",
+        help="proposed-add, proposed-cat: which pixels the temporal branch strides to; spatial, those of the spatial "
+        "branch (the default), or every s²-th of the flattened frame as the paper prints it.",
+        autocompletion=_complete_alignment,
+    ),
+]
+
 Calib = Annotated[
     Path | None,
-    typer.Option("--calib", metavar="CLIPS.npz|FOLDER", help="Clips (N C T H W) that the block is fitted on."),
+    typer.Option(
+        "--calib",
+        metavar="CLIPS.npz|FOLDER",
+        help="Clips (N C T H W) that a block is fitted on and int8 ranges are drawn from: an .npz, or a folder of .npy "
+        "files, of videos or of frames.",
+    ),
 ]
+
+
+def block_options(energy: float | None, alignment: str | None) -> dict[str, Any]:
+    """The structures' options that were given."""
+    given = {"energy": energy, "alignment": alignment}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _complete_precision(incomplete: str) -> list[str]:
+    from edge4d.exporters.precision import PRECISIONS
+
+    return [name for name in PRECISIONS if name.startswith(incomplete)]
+
+
+def _complete_method(incomplete: str) -> list[str]:
+    from edge4d.exporters.precision import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+PrecisionName = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="fp32|fp16|int8",
+        help="In which types the graph computes, on every runtime; int8 needs --calib.",
+        autocompletion=_complete_precision,
+    ),
+]
+
+KeepFp32 = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep-fp32",
+        metavar="PATTERN",
+        help="Layers ('head*') or ONNX operators (Softmax) that stay in float32; repeatable.",
+    ),
+]
+
+Calibration = Annotated[
+    str,
+    typer.Option(
+        "--calibration",
+        metavar="minmax|entropy|percentile",
+        help="How int8 ranges are drawn from the clips.",
+        autocompletion=_complete_method,
+    ),
+]
+
+CalibMean = Annotated[
+    str | None,
+    typer.Option(
+        "--calib-mean",
+        metavar="M[,M,M]",
+        help="Taken from the pixels of videos and frames, which go from 0 to 1; one number, or one a channel.",
+    ),
+]
+
+CalibStd = Annotated[
+    str | None, typer.Option("--calib-std", metavar="S[,S,S]", help="What pixels are then divided by.")
+]
+
+
+def parse_numbers(option: str, text: str | None) -> tuple[float, ...]:
+    """``"0.45,0.45,0.45"`` as numbers; empty when none was given.
+
+    Raises:
+        UsageError: a text that is not finite numbers joined by commas.
+    """
+    import math
+
+    from edge4d.errors import UsageError
+
+    try:
+        numbers = tuple(float(part) for part in text.split(",")) if text is not None else ()
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(math.isfinite(number) for number in numbers):
+        raise UsageError(f"{option} {text!r}, expected numbers joined by commas", hint=f"{option} 0.45,0.45,0.45")
+    return numbers
 
 
 def parse_shapes(texts: Sequence[str] | None) -> tuple[tuple[int, ...], ...]:

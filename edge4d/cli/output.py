@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,17 @@ from edge4d.errors import Edge4dError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["StdoutError", "emit_json", "emit_text", "flush", "note", "print_error", "stage", "stderr_console"]
+__all__ = [
+    "StdoutError",
+    "emit_json",
+    "emit_text",
+    "flush",
+    "note",
+    "print_error",
+    "progress",
+    "stage",
+    "stderr_console",
+]
 
 
 class StdoutError(Edge4dError):
@@ -82,6 +92,45 @@ def stage(label: str) -> Iterator[None]:
     else:
         yield
     console.print(f"{label:<28} {time.perf_counter() - start:6.1f} s", style="dim")
+
+
+_REPORT_S = 10.0
+"""Seconds between two lines of progress where no bar can be drawn."""
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[float, str], None]]:
+    """Something to tell how far long work is: a bar with the time left on a terminal, else a line now and then.
+
+    Yields:
+        Takes the share that is done (0 to 1) and one line about where it stands.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = stderr_console()
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(label, total=1.0, start=False)
+
+            def draw(share: float, text: str) -> None:
+                if not bar.tasks[0].started:
+                    bar.start_task(task)
+                bar.update(task, completed=share, description=text)
+
+            yield draw
+        return
+    begun = last = time.monotonic()
+
+    def say(share: float, text: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _REPORT_S:
+            last = now
+            left = f", {(now - begun) * (1 - share) / share:.0f} s left" if share > 0 else ""
+            console.print(f"{label}: {text} ({share:.0%}{left})", style="dim")
+
+    yield say
 
 
 def _write(text: str, end: str = "\n") -> None:

@@ -17,7 +17,11 @@ def command(
     trust_pickle: TrustPickle = False,
     inputs: Annotated[
         Path | None,
-        typer.Option("--inputs", metavar="CLIPS.npz", help="One array for each input, instead of random ones."),
+        typer.Option(
+            "--inputs",
+            metavar="CLIPS.npz",
+            help="An array for each input, of one batch or of several, instead of random ones.",
+        ),
     ] = None,
     sets: Annotated[int, typer.Option("--sets", min=1, help="Sets of random inputs.")] = 2,
     seed: Seed = 0,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from edge4d.cli.options import (
+    Alignment,
     Autotune,
     AutotuneBudget,
     Blocks,
@@ -18,7 +19,9 @@ from edge4d.cli.options import (
     Json,
     MaxActivationMemory,
     MaxWeightGrowth,
+    PrecisionName,
     TrustPickle,
+    block_options,
     parse_bytes,
     parse_seconds,
     parse_shapes,
@@ -30,7 +33,9 @@ def command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes.")],
     block: Blocks = None,
     energy: Energy = None,
+    alignment: Alignment = None,
     calib: Calib = None,
+    precision: PrecisionName = "fp32",
     runtime: For = None,
     formulation: Formulations = None,
     max_weight_growth: MaxWeightGrowth = None,
@@ -57,8 +62,9 @@ def command(
     report = plan_report(
         model,
         block=block or "exact",
-        block_options={"energy": energy} if energy is not None else None,
+        block_options=block_options(energy, alignment),
         calib=calib,
+        precision=precision,
         runtime=runtime,
         formulations=formulation or (),
         max_weight_growth=max_weight_growth,

@@ -13,7 +13,7 @@ from edge4d.loading.pickles import cwd_importable
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build"]
+__all__ = ["build", "find"]
 
 _FORM = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -29,13 +29,8 @@ def build(factory: str) -> nn.Module:
     """
     from torch import nn
 
-    if not _FORM.fullmatch(factory):
-        raise UsageError(
-            f"--factory {factory!r}: expected package.module:callable",
-            hint="for example --factory my_models.video:build",
-        )
     with cwd_importable():
-        target = _find(factory)
+        target = find(factory)
         if not callable(target):
             raise UsageError(f"--factory {factory}: is a {type(target).__name__}, not something that can be called")
         try:
@@ -53,8 +48,22 @@ def build(factory: str) -> nn.Module:
     return module
 
 
-def _find(factory: str) -> Any:
-    module_name, _, attribute = factory.partition(":")
+def find(name: str, option: str = "--factory") -> Any:
+    """What ``package.module:name`` names, imported.
+
+    Args:
+        name: as the user gave it.
+        option: with which the user gave it, for messages.
+
+    Raises:
+        UsageError: wrong form, or not importable.
+    """
+    if not _FORM.fullmatch(name):
+        raise UsageError(
+            f"{option} {name!r}: expected package.module:{'callable' if option == '--factory' else 'name'}",
+            hint=f"for example {option} my_models.video:{'build' if option == '--factory' else 'clips'}",
+        )
+    module_name, _, attribute = name.partition(":")
     importlib.invalidate_caches()
     try:
         target: Any = importlib.import_module(module_name)
@@ -62,21 +71,19 @@ def _find(factory: str) -> Any:
         missing = error.name or module_name
         if missing == module_name or module_name.startswith(missing + "."):
             raise UsageError(
-                f"--factory {factory}: there is no module {missing!r} to import",
+                f"{option} {name}: there is no module {missing!r} to import",
                 hint="run edge4d in the folder that holds it, or put that folder on PYTHONPATH",
             ) from None
         raise UsageError(
-            f"--factory {factory}: importing {module_name} needs the module {missing!r}, which is not installed",
+            f"{option} {name}: importing {module_name} needs the module {missing!r}, which is not installed",
             hint=f"install {missing} in this environment",
         ) from error
     except (Exception, SystemExit) as error:
-        raise UsageError(
-            f"--factory {factory}: importing {module_name} raised {type(error).__name__}: {error}"
-        ) from error
+        raise UsageError(f"{option} {name}: importing {module_name} raised {type(error).__name__}: {error}") from error
     for part in attribute.split("."):
         if not hasattr(target, part):
             near = difflib.get_close_matches(part, [n for n in dir(target) if not n.startswith("_")], n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "check the name after the colon"
-            raise UsageError(f"--factory {factory}: {module_name} has no attribute {part!r}", hint=hint)
+            raise UsageError(f"{option} {name}: {module_name} has no attribute {part!r}", hint=hint)
         target = getattr(target, part)
     return target

@@ -88,7 +88,7 @@ def _check(path: Path) -> None:
     try:
         reader = torch._C.PyTorchFileReader(str(path))
         names: list[str] = reader.get_all_records()
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # the latter of a version that is no text
         raise LoadError(f"{path}: a damaged torch.export archive: {_reason(error)}", hint="copy it again") from None
     try:
         for name in names:

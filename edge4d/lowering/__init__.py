@@ -2,14 +2,19 @@
 
 from edge4d.lowering import (
     axis,
+    gathering,
     matmul,
     norm,
+    ordering,
     places,
     pointwise,
     pool,
     reduce,
     resize,
+    sampling,
+    scattering,
     view,
+    windows,
 )  # the rules register themselves
 from edge4d.lowering.conv import rules
 from edge4d.lowering.registry import Decline, Rule, Site, lowers, register_rule
@@ -19,9 +24,11 @@ __all__ = [
     "Rule",
     "Site",
     "axis",
+    "gathering",
     "lowers",
     "matmul",
     "norm",
+    "ordering",
     "places",
     "pointwise",
     "pool",
@@ -29,5 +36,8 @@ __all__ = [
     "register_rule",
     "resize",
     "rules",
+    "sampling",
+    "scattering",
     "view",
+    "windows",
 ]

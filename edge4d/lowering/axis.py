@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -195,42 +196,34 @@ class Join:
 
 @dataclass(frozen=True)
 class TakeSpec:
-    """x at the given places along each named axis."""
+    """x, under the shape `seen`, at the given places along each named axis."""
 
     x: Operand
     places: tuple[tuple[int, tuple[int, ...]], ...]
+    seen: tuple[int, ...]
 
 
-@lowers(aten.flip.default, aten.roll.default, aten.index_select.default)
+@lowers(aten.flip.default, aten.roll.default)
 class Take:
-    """Reversals, rotations and constant selections: places along an axis that are known at lowering time."""
+    """Reversals and rotations: places along an axis that are known at lowering time."""
 
     def check(self, site: Site) -> TakeSpec | Decline:
         x: Operand = site.take("self")
         rank = len(x.shape)
-        if site.op is aten.index_select.default:
-            index, axis = site.take("index"), site.take("dim") % rank
-            if not isinstance(index, Const):
-                return Decline("index_select with places computed from the input", "use constant places")
-            return TakeSpec(x, ((axis, tuple(index.tensor.reshape(-1).tolist())),))
         dims = [d % rank for d in site.take("dims")]
         if site.op is aten.flip.default:
-            return TakeSpec(x, tuple((d, tuple(reversed(range(x.shape[d])))) for d in dims))
-        shifts = site.take("shifts")
+            return TakeSpec(x, tuple((d, tuple(reversed(range(x.shape[d])))) for d in dims), x.shape)
+        shifts, seen = site.take("shifts"), x.shape
         if not dims:
-            return Decline("roll without dims rolls the flattened tensor", "give the axes to roll along")
-        return TakeSpec(
-            x,
-            tuple(
-                (d, tuple((i - s) % x.shape[d] for i in range(x.shape[d]))) for d, s in zip(dims, shifts, strict=True)
-            ),
-        )
+            dims, seen = [0], (math.prod(x.shape),)
+        places = [(d, tuple((i - s) % seen[d] for i in range(seen[d]))) for d, s in zip(dims, shifts, strict=True)]
+        return TakeSpec(x, tuple(places), seen)
 
     def rewrite(self, b: Builder, spec: TakeSpec) -> Operand:
-        x = spec.x
+        x: Operand = spec.x if spec.seen == spec.x.shape else reshape(b, b.given(spec.x), spec.seen)
         for axis, indices in spec.places:
             x = take(b, x, axis, indices)
-        return x
+        return x if spec.seen == spec.x.shape else reshape(b, b.given(x), spec.x.shape)
 
 
 @dataclass(frozen=True)

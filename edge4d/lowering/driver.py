@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from edge4d.capture import Captured, layer_of, source_line
 from edge4d.errors import InternalError, LoweringError
 from edge4d.lowering.builder import Builder, Declined, Provenance
 from edge4d.lowering.fold import fold_batch_norm
+from edge4d.lowering.gathering import without_masks
 from edge4d.lowering.registry import Decline
 from edge4d.lowering.values import Const, Value
 from edge4d.packing import MAX_RANK, Packing
@@ -32,7 +33,12 @@ aten = torch.ops.aten
 _MOVES = {aten.slice.Tensor, aten.constant_pad_nd.default, aten.cat.default, aten.permute.default}
 """Calls that only move data; a reshape of ours never does."""
 
-_CHECKS = {aten._assert_tensor_metadata.default, aten._assert_async.msg, aten._assert_scalar.default}
+_CHECKS = {
+    aten._assert_tensor_metadata.default,
+    aten._assert_async.msg,
+    aten._assert_scalar.default,
+    aten.sym_constrain_range_for_size.default,
+}
 
 
 @dataclass
@@ -44,6 +50,7 @@ class Interpretation:
         inputs, outputs: the graph's ports, logical and physical.
         layers: what every operator that touches more than four axes became, or why it was declined.
         folded: batch norms taken up by convolutions.
+        operators: calls in the captured graph, of any rank.
     """
 
     module: fx.GraphModule | None
@@ -51,6 +58,7 @@ class Interpretation:
     outputs: tuple[Port, ...]
     layers: tuple[LayerPlan, ...]
     folded: int
+    operators: int
 
     @property
     def declined(self) -> list[LayerPlan]:
@@ -114,7 +122,10 @@ class _Interpreter:
             self.b.graph.eliminate_dead_code()
             module = _module(self.b)
             _ensure(module)
-        return Interpretation(module, tuple(self.inputs), tuple(self.outputs), tuple(self.layers), self.folded)
+        operators = sum(node.op == "call_function" and node.target is not operator.getitem for node in nodes)
+        return Interpretation(
+            module, tuple(self.inputs), tuple(self.outputs), tuple(self.layers), self.folded, operators
+        )
 
     def _input(self, node: fx.Node, name: str) -> None:
         val = node.meta["val"]
@@ -130,28 +141,56 @@ class _Interpreter:
         if node.target in _CHECKS:  # of the capture itself; they compute nothing
             return None
         args, kwargs = pytree.tree_map_only(fx.Node, self.env.__getitem__, (node.args, node.kwargs))
+        leaves = pytree.tree_leaves((args, kwargs))
+        if any(leaf is _UNKNOWN for leaf in leaves):
+            return _UNKNOWN
+        if node.target is aten.sym_size.int:
+            return args[0].shape[args[1]]
         result = node.meta.get("val")
         where = Provenance(layer_of(node), source_line(node), str(node.target))
         self.b.at = where
         before = len(self.b.graph.nodes)
         try:
             if not isinstance(node.target, OpOverload):
+                if (
+                    callable(node.target)
+                    and _is_arithmetic(node.target)
+                    and not any(isinstance(leaf, Value | Const) for leaf in leaves)
+                ):
+                    return node.target(*args, **kwargs)
                 raise Declined(
                     str(node.target), Decline("control flow inside the graph", "avoid torch.cond and the like")
                 )
-            if not any(isinstance(leaf, Value) for leaf in pytree.tree_leaves((args, kwargs))):
+            if not any(isinstance(leaf, Value) for leaf in leaves):
                 return self.b.lower(node.target, *args, **kwargs)
+            if _data_dependent(result):
+                # a size that constants decide is known by now; one that the input decides stays unknown
+                if node.target is aten.index.Tensor:
+                    args = (args[0], without_masks(args[1]))
+                result = self._known_shapes(node.target, args, kwargs)
             lowered = self.b.dispatch(node.target, args, kwargs, result)
         except Declined as declined:
             self._declined(node, declined)
+            if _data_dependent(result):
+                return _UNKNOWN
             return pytree.tree_map_only(torch.Tensor, self._hole, result)
         fresh = islice(reversed(self.b.graph.nodes), len(self.b.graph.nodes) - before)
         self._note(node, list(fresh))
         return lowered
 
+    def _known_shapes(self, op: OpOverload, args: Any, kwargs: Any) -> Any:
+        """The result's shapes from operands whose shapes are known, where the operator's shape follows from those."""
+        try:
+            return self.b.logical_result(op, args, kwargs)
+        except DynamicOutputShapeException:
+            reason = "the shape of its result depends on the values of the input"
+            raise Declined(str(op), Decline(reason, "keep the shape: use torch.where, or top-k of a fixed k")) from None
+
     def _item(self, node: fx.Node) -> Any:
         source, index = node.args
         assert isinstance(source, fx.Node)
+        if self.env[source] is _UNKNOWN:
+            return _UNKNOWN
         item = self.env[source][index]
         if item is None:
             op = str(source.target)
@@ -166,7 +205,7 @@ class _Interpreter:
 
     def _note(self, node: fx.Node, fresh: list[fx.Node]) -> None:
         emitted, moves = len(fresh), sum(made.target in _MOVES for made in fresh)
-        shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(node.meta.get("val")) if hasattr(leaf, "shape")]
+        shapes = _shapes(node)
         fed = [tuple(n.meta["val"].shape) for n in node.all_input_nodes if hasattr(n.meta.get("val"), "shape")]
         if max((len(shape) for shape in [*shapes, *fed]), default=0) <= MAX_RANK:
             return
@@ -179,7 +218,7 @@ class _Interpreter:
         self.layers.append(LayerPlan(at.layer, at.line, at.op, shapes[0], becomes, **told))
 
     def _declined(self, node: fx.Node, declined: Declined) -> None:
-        shapes = [tuple(leaf.shape) for leaf in pytree.tree_leaves(node.meta.get("val")) if hasattr(leaf, "shape")]
+        shapes = _shapes(node)
         at, why = self.b.at, declined.decline
         shape = shapes[0] if shapes else ()
         self.layers.append(LayerPlan(at.layer, at.line, declined.op, shape, None, why.reason, why.hint or ""))
@@ -189,6 +228,8 @@ class _Interpreter:
         results = []
         for i, leaf in enumerate(pytree.tree_leaves(node.args[0])):
             item = self.env[leaf] if isinstance(leaf, fx.Node) else leaf
+            if item is _UNKNOWN:  # what it hangs on has been declined
+                continue
             if not isinstance(item, Value | Const):
                 raise LoweringError(
                     f"output {i} of the model is {item!r}, not a tensor",
@@ -199,6 +240,38 @@ class _Interpreter:
             results.append(self.b.arrange_as(item, packing))
             self.outputs.append(_port(name, item.shape, packing, item.dtype))
         self.b.graph.output(tuple(results))
+
+
+class _Unknown:
+    """Stands for what follows from a declined result of unknown shape: nothing more can be said about it."""
+
+
+_UNKNOWN = _Unknown()
+
+
+def _is_arithmetic(target: Any) -> bool:
+    """Python's own arithmetic on sizes, which the capture writes where a size was once unknown."""
+    return getattr(target, "__module__", "") in ("_operator", "math", "builtins") or target in _ON_SIZES
+
+
+_ON_SIZES = {torch.sym_int, torch.sym_max, torch.sym_min, torch.sym_not, torch.sym_float}
+
+
+def _data_dependent(result: Any) -> bool:
+    return any(
+        isinstance(leaf, torch.SymInt | torch.SymFloat | torch.SymBool)
+        or (isinstance(leaf, torch.Tensor) and any(isinstance(size, torch.SymInt) for size in leaf.shape))
+        for leaf in pytree.tree_leaves(result)
+    )
+
+
+def _shapes(node: fx.Node) -> list[tuple[Any, ...]]:
+    """Shapes of a node's results; ``?`` for a size that depends on values."""
+    return [
+        tuple("?" if isinstance(size, torch.SymInt) else int(size) for size in leaf.shape)
+        for leaf in pytree.tree_leaves(node.meta.get("val"))
+        if hasattr(leaf, "shape")
+    ]
 
 
 def _port(name: str, shape: Sequence[int], packing: Packing, dtype: torch.dtype) -> Port:

@@ -149,6 +149,23 @@ class InstanceNorm(_Norm):
         return NormSpec(x, x.shape, axes, given["weight"], given["bias"], channel, given["eps"])
 
 
+@lowers(aten._native_batch_norm_legit.no_stats)
+class BatchNormOfClips(_Norm):
+    """Batch norm without running statistics: mean and variance over the clips and sizes of each channel."""
+
+    def check(self, site: Site) -> NormSpec | Decline:
+        x: Operand = site.take("input")
+        if not site.take("training"):
+            return Decline("batch norm without running statistics outside training", "give it statistics")
+        site.take("momentum")
+        channel = (1, x.shape[1], *[1] * len(x.shape[2:]))
+        axes = (0, *range(2, len(x.shape)))
+        return NormSpec(x, x.shape, axes, site.take("weight"), site.take("bias"), channel, site.take("eps"))
+
+    def rewrite(self, b: Builder, spec: NormSpec | BatchNormSpec) -> list[Operand | None]:  # type: ignore[override]
+        return [super().rewrite(b, spec), None, None]
+
+
 @lowers(aten.layer_norm.default)
 class LayerNorm(_Norm):
     """Mean and variance over the last axes; one LayerNormalization where those are one run of memory."""

@@ -1,4 +1,4 @@
-"""Reading and writing at places known at lowering time: constant indices, slice assignment, filled tensors."""
+"""Writing at places known at lowering time: slice assignment, filled tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge4d.lowering.axis import concat, slice_axis, take
+from edge4d.lowering.axis import concat, slice_axis
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Const, Operand
 
@@ -44,38 +44,6 @@ class Filled:
 
     def rewrite(self, b: Builder, spec: FilledSpec) -> Operand:
         return Const(torch.full(spec.shape, spec.value, dtype=spec.dtype), f"{b.at.layer}.filled".strip("."))
-
-
-@dataclass(frozen=True)
-class IndexSpec:
-    """x at constant places along one axis; `shape` is the result's, where the axis takes the shape of the places."""
-
-    x: Operand
-    axis: int
-    places: tuple[int, ...]
-    shape: tuple[int, ...]
-
-
-@lowers(aten.index.Tensor)
-class Index:
-    """x[:, places]: constant integers along one axis."""
-
-    def check(self, site: Site) -> IndexSpec | Decline:
-        x: Operand = site.take("self")
-        indices = site.take("indices")
-        axes = [axis for axis, index in enumerate(indices) if index is not None]
-        if len(axes) != 1 or not isinstance(indices[axes[0]], Const):
-            hint = "index one axis at a time with constant integers, or use torch.where"
-            return Decline("indexing by places computed from the input, or along several axes at once", hint)
-        places = indices[axes[0]].tensor
-        if places.dtype == torch.bool:
-            return Decline("indexing by a mask gives a shape that depends on values", "use torch.where")
-        flat = tuple(int(i) % x.shape[axes[0]] for i in places.reshape(-1))
-        return IndexSpec(x, axes[0], flat, site.shape)
-
-    def rewrite(self, b: Builder, spec: IndexSpec) -> Operand:
-        taken: Operand = b.lower(aten.reshape.default, take(b, spec.x, spec.axis, spec.places), list(spec.shape))
-        return taken
 
 
 @dataclass(frozen=True)

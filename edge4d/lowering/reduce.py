@@ -198,15 +198,15 @@ class NormSpec:
 
 @lowers(aten.linalg_vector_norm.default)
 class VectorNorm:
-    """‖x‖₁ = Σ|x|, ‖x‖₂ = √Σx², ‖x‖∞ = max|x|."""
+    """‖x‖ₚ = (Σ|x|ᵖ)^(1/p); ‖x‖₁ = Σ|x|, ‖x‖₂ = √Σx², ‖x‖∞ = max|x|."""
 
     def check(self, site: Site) -> NormSpec | Decline:
         x, order, dim = site.take("self"), site.take("ord"), site.take("dim")
         site.take("keepdim")
         if site.take("dtype") not in (None, x.dtype):
             return Decline("a norm in another dtype than its input", "convert the input first")
-        if order not in (1, 2, math.inf):
-            return Decline(f"a norm of order {order}", "edge4d lowers orders 1, 2 and inf")
+        if order <= 0:
+            return Decline(f"a norm of order {order}", "edge4d lowers positive orders and inf")
         return NormSpec(x, float(order), _axes(x, dim), site.shape)
 
     def rewrite(self, b: Builder, spec: NormSpec) -> Value:
@@ -214,6 +214,10 @@ class VectorNorm:
         if spec.order == 2:
             total = b.lower(aten.sum.dim_IntList, b.lower(aten.mul.Tensor, spec.x, spec.x), axes, True)
             result = b.lower(aten.sqrt.default, total)
+        elif spec.order not in (1, math.inf):
+            power = b.lower(aten.pow.Tensor_Scalar, b.lower(aten.abs.default, spec.x), spec.order)
+            total = b.lower(aten.sum.dim_IntList, power, axes, True)
+            result = b.lower(aten.pow.Tensor_Scalar, total, 1 / spec.order)
         else:
             size = b.lower(aten.abs.default, spec.x)
             op = aten.sum.dim_IntList if spec.order == 1 else aten.amax.default
@@ -247,3 +251,31 @@ class Product:
             node, dim, packing = b.isolate(x, axis)
             x = b.value(b.emit(aten.prod.dim_int, node, dim, True, dtype=spec.dtype), packing.resize(axis, dim, 1))
         return reshape(b, x, spec.shape)
+
+
+@dataclass(frozen=True)
+class DistanceSpec:
+    """The p-norm distance of every row of x (…, R, M) to every row of y (…, S, M): (…, R, S)."""
+
+    x: Operand
+    y: Operand
+    order: float
+
+
+@lowers(aten._cdist_forward.default)
+class Distance:
+    """The differences of all pairs, and their norm."""
+
+    def check(self, site: Site) -> DistanceSpec | Decline:
+        site.take("compute_mode")  # which formula, not which result
+        order = site.take("p")
+        if order <= 0:
+            return Decline(f"distances of order {order}", "edge4d lowers positive orders and inf")
+        return DistanceSpec(site.take("x1"), site.take("x2"), order)
+
+    def rewrite(self, b: Builder, spec: DistanceSpec) -> Operand:
+        x = b.lower(aten.unsqueeze.default, spec.x, -2)
+        y = b.lower(aten.unsqueeze.default, spec.y, -3)
+        apart = b.lower(aten.sub.Tensor, x, y)
+        result: Operand = b.lower(aten.linalg_vector_norm.default, apart, spec.order, [-1])
+        return result

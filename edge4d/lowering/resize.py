@@ -27,8 +27,8 @@ class ResizeSpec:
         x: logical (N, C, *sizes).
         sizes: result sizes of the resampled axes.
         scales: the scale torch's formula uses for each axis, None where it is result size / input size.
-        mode: nearest, nearest-exact or linear.
-        align_corners: linear only: whether first and last samples coincide.
+        mode: nearest, nearest-exact, linear, cubic, linear-antialias or cubic-antialias.
+        align_corners: linear and cubic: whether first and last samples coincide.
     """
 
     x: Operand
@@ -47,11 +47,18 @@ for _axes, _linear in ((1, "linear"), (2, "bilinear"), (3, "trilinear")):
     ):
         for _overload in ("default", "vec"):
             _MODES[getattr(getattr(aten, _name), _overload)] = _mode
+for _name, _mode in (
+    ("upsample_bicubic2d", "cubic"),
+    ("_upsample_bilinear2d_aa", "linear-antialias"),
+    ("_upsample_bicubic2d_aa", "cubic-antialias"),
+):
+    for _overload in ("default", "vec"):
+        _MODES[getattr(getattr(aten, _name), _overload)] = _mode
 
 
 @lowers(*_MODES)
 class Resize:
-    """Nearest and linear upsampling are separable: axes are resampled one after another."""
+    """Every mode is separable: axes are resampled one after another."""
 
     def check(self, site: Site) -> ResizeSpec | Decline:
         given: dict[str, Any] = site.take_all()
@@ -78,7 +85,7 @@ class Resize:
 
 def _exact_sizes(spec: ResizeSpec, first: int) -> bool:
     """Whether the scale in torch's formula is the ratio of sizes for the last two axes, as an ONNX Resize assumes."""
-    if spec.mode == "nearest-exact":
+    if spec.mode not in ("nearest", "linear"):
         return False
     for i in (-2, -1):
         scale, have, want = spec.scales[i], spec.x.shape[i], spec.sizes[i]
@@ -109,11 +116,22 @@ def _resample_plane(b: Builder, x: Value, spec: ResizeSpec) -> Value:
     return b.value(out, packing.resize(axes - 2, 2, size[0]).resize(axes - 1, 3, size[1]))
 
 
+_PLANAR: dict[str, Callable[..., torch.Tensor]] = {
+    "cubic": aten.upsample_bicubic2d.default,
+    "linear-antialias": aten._upsample_bilinear2d_aa.default,
+    "cubic-antialias": aten._upsample_bicubic2d_aa.default,
+}
+
+
 def _resample_axis(b: Builder, x: Operand, axis: int, size: int, scale: float | None, spec: ResizeSpec) -> Operand:
     """One axis by the matrix that torch's own 1-D resize applies to the identity."""
     if size == x.shape[axis] and (scale is None or scale == 1):
         return x
     eye = torch.eye(x.shape[axis], dtype=torch.float32 if x.dtype != torch.float64 else x.dtype).unsqueeze(1)
+    if spec.mode in _PLANAR:  # torch has them for planes only, and is wrong (2.13) on some that are one element wide
+        plane = eye.unsqueeze(3).expand(-1, -1, -1, 2).contiguous()
+        columns = _PLANAR[spec.mode](plane, [size, 2], spec.align_corners, scale, None)[..., 0]
+        return linear_map(b, x, axis, columns.squeeze(1).T.to(torch.float64))
     resample: Callable[..., torch.Tensor] = {
         "nearest": aten.upsample_nearest1d.default,
         "nearest-exact": aten._upsample_nearest_exact1d.default,

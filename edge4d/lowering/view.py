@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -179,11 +180,17 @@ class Expand:
 
 @dataclass(frozen=True)
 class RepeatSpec:
-    """x tiled along each axis of the result: `inner` repeats every element in place, else the whole axis."""
+    """x tiled along each axis of the result.
+
+    Attributes:
+        inner: repeat every element in place, else the whole axis.
+        flat: flatten x first.
+    """
 
     x: Operand
     repeats: tuple[int, ...]
     inner: bool
+    flat: bool = False
 
 
 @lowers(aten.repeat.default)
@@ -195,7 +202,7 @@ class Repeat:
 
     def rewrite(self, b: Builder, spec: RepeatSpec) -> Value:
         x = b.given(spec.x)
-        shape = (1,) * (len(spec.repeats) - len(x.shape)) + x.shape
+        shape = (math.prod(x.shape),) if spec.flat else (1,) * (len(spec.repeats) - len(x.shape)) + x.shape
         x = reshape(b, x, shape)
         for axis, times in enumerate(spec.repeats):
             if times == 1:
@@ -216,8 +223,8 @@ class RepeatInterleave(Repeat):
     def check(self, site: Site) -> RepeatSpec | Decline:
         x, times, dim = site.take("self"), site.take("repeats"), site.take("dim")
         site.take("output_size")
-        if dim is None:
-            return Decline("repeat_interleave without dim flattens its input", "give the axis to repeat along")
         repeats = [1] * len(x.shape)
+        if dim is None:
+            return RepeatSpec(x, (times,), inner=True, flat=True)
         repeats[dim] = times
         return RepeatSpec(x, tuple(repeats), inner=True)

@@ -11,6 +11,8 @@ from torch import nn
 
 from edge4d.cli import main
 
+FACTORY = "tests.blocks.test_command:build"
+
 
 def build():
     torch.manual_seed(0)
@@ -25,7 +27,7 @@ def weights(tmp_path):
 
 
 def run(capsys, *arguments):
-    code = main([*map(str, arguments), "--factory", "tests.blocks.test_command:build", "--input-shape", "1x2x4x6x6"])
+    code = main([*map(str, arguments), "--factory", FACTORY, "--input-shape", "1x2x4x6x6"])
     return code, capsys.readouterr()
 
 
@@ -39,6 +41,21 @@ def test_export_per_layer_with_clips(weights, capsys):
     assert [layer["block"] for layer in report["swap"]["layers"]] == [None, "r2plus1d"]
     assert report["swap"]["calibration"]["clips"] == 3
     assert report["parity"]["ok"]
+    recipe = json.loads((weights.parent / "weights.onnx.json").read_text())
+    assert recipe["options"]["energy"] == 0.9
+    assert recipe["options"]["calib"]["clips"] == 3
+    assert len(recipe["options"]["calib"]["sha256"]) == 64
+
+
+def test_paper_alignment(weights, capsys):
+    blocks = ["--block", "proposed-add", "--alignment", "paper"]
+    code, said = run(capsys, "export", weights, *blocks)
+    assert code == 0, said.err
+    assert "2 of 2 3-D convolutions replaced (proposed-add)" in said.out
+    assert main(["plan", str(weights), *blocks, "--factory", FACTORY, "--input-shape", "1x2x4x7x7"]) == 2
+    printed = capsys.readouterr().err
+    assert "layer 2: alignment 'paper' cannot stride 7x7 pixels" in printed.replace("\n", " ")
+    assert "alignment='spatial'" in printed
 
 
 def test_plan(weights, capsys):
@@ -53,8 +70,9 @@ def test_plan(weights, capsys):
         (["--block", "proposed-ad"], "did you mean 'proposed-add'"),
         (["--block", "p3d-a", "--energy", "0.9"], "no block in use has an option 'energy'"),
         (["--block", "x=p3d-a"], "fits none of the 2 Conv3d layers"),
+        (["--block", "proposed-add", "--alignment", "papre"], "unknown alignment 'papre'"),
         (["--calib", "clips.npz"], "need a block to fit"),
-        (["--block", "p3d-a", "--calib", "missing.npz"], "cannot be read"),
+        (["--block", "p3d-a", "--calib", "missing.npz"], "no such file or folder"),
     ],
 )
 def test_mistakes_end_with_2_and_a_sentence(weights, capsys, arguments, said):

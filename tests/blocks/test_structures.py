@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edge4d import blocks
+from edge4d.blocks.geometry import Geometry
 from edge4d.errors import UsageError
 from edge4d.swapping import relative_error
 from tests.lowering.harness import lowered_equals_eager, ops_of
@@ -43,16 +44,17 @@ def triples(low, high):
 @st.composite
 def layers(draw):
     groups = draw(st.sampled_from([1, 2, 4]))
+    padding = draw(triples(0, 2) | st.sampled_from(["same", "valid"]))
     return nn.Conv3d(
         4,
         4 * draw(st.integers(1, 2)),
         draw(triples(1, 4)),
-        draw(triples(1, 3)),
-        draw(triples(0, 2)),
+        1 if padding == "same" else draw(triples(1, 3)),
+        padding,
         draw(triples(1, 2)),
         groups,
         draw(st.booleans()),
-        draw(st.sampled_from(["zeros", "replicate", "circular"])),
+        draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"])),
     )
 
 
@@ -69,6 +71,30 @@ def test_is_the_conv3d_of_its_kernel(name, conv, sizes, batch):
         got, expected = block(x), other(x)
     assert got.shape == conv(x).shape
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@SEEDED
+@given(conv=layers(), sizes=st.tuples(*[st.integers(7, 8)] * 3), batch=st.integers(1, 2))
+def test_what_a_calibration_solves_for_makes_the_output(name, conv, sizes, batch):
+    block = make(name, seeded(conv))
+    x = clip(batch, 4, *sizes)
+    with torch.no_grad():
+        whole, systems = block(x), block.systems(x)
+        for system in systems:
+            parts = [
+                torch.einsum("grk,gsk->grs", columns, own.weight.reshape(own.groups, -1, own.weight[0].numel()))
+                for own, columns in zip(system.convs, system.columns, strict=True)
+            ]
+            made = sum(parts).transpose(0, 1).flatten(1)
+            if system.bias is not None:
+                made = made + system.bias
+            expected = whole if system.offset is None else whole - system.offset
+            if system.members is not None:
+                expected = expected[:, system.members]
+            torch.testing.assert_close(made, expected.movedim(1, -1).flatten(0, -2), rtol=1e-10, atol=1e-10)
+    covered = sum(whole.shape[1] if system.members is None else len(system.members) for system in systems)
+    assert covered == (0 if name == "conv3d" else whole.shape[1])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -133,8 +159,16 @@ def test_trains_and_travels(name, stride):
     assert torch.equal(twin(x), block(x))
     assert torch.equal(pickle.loads(pickle.dumps(block))(x), block(x))
     assert torch.equal(block(x[0]), block(x[:1])[0])
+    block.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert block(x).dtype == torch.bfloat16
+        mixed = block(x)
+    assert mixed.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed.float(), block(x), rtol=0.05, atol=0.05 * float(block(x).detach().abs().max()))
+    mixed.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in block.parameters())
+    assert block.training
+    assert not blocks.get(name).module_class.like(nn.Conv3d(4, 8, 3, stride, 1).eval()).training
+    assert torch.equal(block.eval()(x), block.train()(x))
     torch._dynamo.reset()
     compiled = torch.compile(block, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), block(x))
@@ -170,6 +204,20 @@ def test_computes_on_four_axes_at_most(name):
     assert not worst
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_stands_in_for_a_conv3d(name):
+    conv = nn.Conv3d(4, 8, (3, 1, 5), (1, 2, 1), (1, 0, 2), (1, 1, 1), 2)
+    block = make(name, conv)
+    x = torch.randn(1, 4, 3, 5, 5)
+    assert torch.equal(block(input=x), block(x))
+    for attribute in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups"):
+        assert getattr(block, attribute) == getattr(conv, attribute), attribute
+    with pytest.raises(UsageError, match=rf"{name}: 2 along W, padded by \(0, 0\), is too little for a kernel of 3"):
+        make(name, nn.Conv3d(4, 1, 3))(torch.randn(1, 4, 3, 3, 2))
+    with pytest.raises(UsageError, match=r"takes clips \(N, C, T, H, W\), got a tensor of shape \(3, 4\)"):
+        block(torch.randn(3, 4))
+
+
 def test_parameter_counts():
     conv = nn.Conv3d(16, 32, 3, padding=1, bias=False)
     counts = {name: sum(p.numel() for p in blocks.get(name).module_class.like(conv).parameters()) for name in NAMES}
@@ -200,6 +248,12 @@ def test_paper_alignment():
     still = seeded(nn.Conv3d(4, 8, 3, padding=1))
     x = clip(1, 4, 4, 5, 7)
     assert torch.equal(make("proposed-add", still, alignment="paper")(x), make("proposed-add", still)(x))
+
+
+def test_the_middle_tap_of_an_even_kernel_is_the_earlier_one():
+    geometry = Geometry.of(nn.Conv3d(1, 1, (2, 4, 3), padding="same"))
+    assert geometry.centre == (0, 1, 1)
+    assert [geometry.offset(axis) for axis in range(3)] == [0, 0, 0]  # so that `same` reads where it writes
 
 
 def test_a_relu_between_changes_the_numbers():

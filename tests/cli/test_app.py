@@ -232,6 +232,8 @@ def test_a_terminal_without_unicode():
         ("plan model.pt2 --block ex", ["exact"]),
         ("export model.pt2 --block layer4.*=p3d", ["layer4.*=p3d-a", "layer4.*=p3d-b", "layer4.*=p3d-c"]),
         ("blocks --model eco-lite --block rank", ["rank-1"]),
+        ("blocks --model eco", ["eco-lite", "eco-lite-small"]),
+        ("plan model.pt2 --block proposed-add --alignment p", ["paper"]),
     ],
 )
 def test_the_shell_completes(words, offered):

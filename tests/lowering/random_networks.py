@@ -302,10 +302,73 @@ def _where(d: _Draft, x: Tensor):
     return f"masked_fill along {axis}", (), lambda v: v.masked_fill(mask, -1.0)
 
 
+def _gather(d: _Draft, x: Tensor):
+    """Places computed from the value itself: a gather, a scatter, an index, the top of an order."""
+    axis = d.axis(x)
+    kind, size = d.rng.randrange(6), x.shape[axis]
+
+    def above(v):  # a threshold that no value is near by construction, as many are near 0
+        return (v > 0.3173).long() % size
+
+    if kind == 0:
+        return f"gather along {axis}", (), lambda v: v.gather(axis, v.argsort(axis))
+    if kind == 1:
+        return f"scatter along {axis}", (), lambda v: (v * 2).scatter(axis, above(v), 0.5)
+    if kind == 2:
+        return f"scatter_add along {axis}", (), lambda v: v.scatter_add(axis, above(v), v)
+    if kind == 3:
+        keep = d.rng.randint(1, x.shape[axis])
+        return f"topk {keep} along {axis}", (), lambda v: v.topk(keep, axis)[0]
+    if kind == 4:
+        return f"sort along {axis}", (), lambda v: v.sort(axis, descending=True)[0]
+
+    return f"computed index along {axis}", (), lambda v: v.index_select(axis, above(v.flatten()[:5]))
+
+
+def _index(d: _Draft, x: Tensor):
+    """Constant places along one or two axes, assigned or read."""
+    axis, other = d.axis(x), d.axis(x)
+    count = d.rng.randint(1, 4)
+    places = [torch.tensor([d.rng.randrange(-x.shape[a], x.shape[a]) for _ in range(count)]) for a in (axis, other)]
+    if d.rng.random() < 0.4:
+        first = (slice(None),) * axis + (places[0],)
+
+        def assigned(v):
+            y = v * 2
+            y[first] = -1.0
+            return y
+
+        return f"assignment at {places[0].tolist()} of axis {axis}", (), assigned
+    index = [slice(None)] * x.dim()
+    index[axis], index[other] = places[0], places[1]
+    return f"index of axes {axis}, {other} at {[p.tolist() for p in places]}", (), lambda v: v[tuple(index)]
+
+
+def _running(d: _Draft, x: Tensor):
+    axis = d.axis(x)
+    kind = d.rng.randrange(3)
+    if kind == 0:
+        return f"cummax along {axis}", (), lambda v: v.cummax(axis)[0]
+    if kind == 1:
+        return f"cumprod along {axis}", (), lambda v: v.sigmoid().cumprod(axis)
+    size, step = d.rng.randint(1, x.shape[axis]), d.rng.randint(1, 3)
+    return f"unfold {axis} by {size}, {step}", (), lambda v: v.unfold(axis, size, step)
+
+
+def _sample(d: _Draft, x: Tensor):
+    if x.dim() != 5:
+        return None
+    grid = 1.3 * d.constant((x.shape[0], *(d.rng.randint(1, 3) for _ in range(3)), 3)).tanh()
+    mode, padding = d.rng.choice(["bilinear", "nearest"]), d.rng.choice(["zeros", "border", "reflection"])
+    corners = d.rng.random() < 0.5
+    return f"grid_sample {mode} {padding}", (), lambda v: F.grid_sample(v, grid, mode, padding, corners)
+
+
 _STEPS = {
     _convolution: 3, _plane: 1, _norm: 2, _pool: 2, _resize: 1, _permute: 4, _reshape: 3, _flatten: 3, _unflatten: 3,
     _unsqueeze: 1, _squeeze: 1, _slice: 2, _select: 1, _roll: 2, _pad: 2, _join: 3, _broadcast: 3, _reduce: 2,
     _along: 2, _pointwise: 2, _linear: 2, _matmul: 2, _where: 1,
+    _gather: 3, _index: 2, _running: 2, _sample: 1,
 }  # fmt: skip
 
 

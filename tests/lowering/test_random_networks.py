@@ -27,7 +27,7 @@ def survey(seeds) -> Counter:
             lowered = lower(network, (clip,))
         except LoweringError as error:
             counts["refused"] += 1
-            counts[f"refused: {error.message.splitlines()[-1][:100]}"] += 1
+            counts[f"refused: {error.message.splitlines()[1][:100]}"] += 1
             continue
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}\n{network.described()}") from error
@@ -43,12 +43,12 @@ def survey(seeds) -> Counter:
 
 
 def test_random_networks():
-    counts = survey(range(60))
+    counts = survey(range(30))
     assert counts["refused"] <= 0.02 * counts["exact"], counts
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(100, 500, 100))
+@pytest.mark.parametrize("start", range(100, 300, 100))
 def test_hundreds_of_random_networks(start):
     counts = survey(range(start, start + 100))
     assert counts["refused"] <= 0.02 * counts["exact"], counts

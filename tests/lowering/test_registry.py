@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,7 +116,8 @@ def test_every_operator_without_a_rule_is_named_with_layer_line_reason_and_way_o
         lower(Net(), (torch.randn(1, 1, 4, 5, 5),))
     text = str(caught.value)
     assert "2 operators have no way to rank 4" in text
-    assert text.count("aten.histc.default at layer 'odd'") == 2
+    assert text.count("aten.histc.default at layer 'odd'") == 1
+    assert "(2 times)\n  3 of the model's 5 operators (60.0 %) have one" in text
     assert "tests/lowering/test_registry.py:" in text
     assert "no rule for this operator" in text
     assert "edge4d.register_rule" in text
@@ -137,12 +139,27 @@ def test_random_dropout_is_refused():
         lower(Fn(lambda x: torch.nn.functional.dropout3d(x, 0.5, training=True)), (torch.randn(1, 2, 4, 4, 4),))
 
 
-def test_data_dependent_control_flow_is_a_capture_error():
+def test_data_dependent_control_flow_is_a_capture_error_with_its_line(capsys):
     def branch(x):
+        print("kept", file=sys.stderr)
         return x * 2 if x.sum() > 0 else x
 
-    with pytest.raises(CaptureError, match="data-dependent"):
+    with pytest.raises(CaptureError) as caught:
         lower(Fn(branch), (torch.randn(1, 2, 4, 4, 4),))
+    said = caught.value.message
+    assert "Fn decides by the values of its input in `return x * 2 if x.sum() > 0 else x`" in said
+    assert "(tests/lowering/test_registry.py:" in said
+    assert "data-dependent control flow" in said
+    assert "torch.where" in caught.value.hint
+    assert set(capsys.readouterr().err.split()) == {"kept"}  # what the model prints; not the graph that torch prints
+
+
+def test_an_error_of_the_model_itself_has_its_line():
+    def failing(x):
+        return x.view(7, 11)
+
+    with pytest.raises(CaptureError, match=r"in `return x.view\(7, 11\)` \(tests/lowering/test_registry.py:\d+\)"):
+        lower(Fn(failing), (torch.randn(1, 2, 4, 4, 4),))
 
 
 def test_wrong_input_shape_is_a_capture_error_with_the_shape():
@@ -235,7 +252,6 @@ EXPLAINED = {
     "_philox_normal": "random",
     "_sparse": "sparse tensors",
     "_test": "torch's own tests",
-    "_upsample_bi": "antialiasing resizes, refused by name until they have a rule",
     "_upsample_lanczos": "antialiasing resizes",
     "_weight_norm": "computed at lowering time, from constants",
     "adaptive_max_pool1d_with": "indices",
@@ -265,7 +281,6 @@ EXPLAINED = {
     "renorm": "refused by name",
     "segment": "ragged",
     "sparse": "sparse tensors",
-    "upsample_bicubic2d": "refused by name until it has a rule",
     "is_": "a question, not a tensor",
     "nested": "ragged tensors have no static shape",
     "normal": "random",

@@ -94,6 +94,29 @@ def test_the_garbage_collector_is_left_as_it_was():
         gc.enable()
 
 
+@pytest.mark.parametrize(("shape", "code"), [([1] * 5, "E4D001"), (None, "E4D002"), ([1], None)])
+@pytest.mark.parametrize("wrap", [lambda kind: kind, helper.make_sequence_type_proto], ids=["map", "sequence"])
+def test_what_a_map_holds_has_a_rank(shape, code, wrap):
+    kind = helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, shape))
+    ports = [zoo.X, helper.make_value_info("m", wrap(kind))]
+    assert [f.code for f in check_rank(model(node("Relu", "x", "y"), inputs=ports)).findings] == [code] * bool(code)
+
+
+def test_a_graph_that_is_the_default_of_an_attribute_is_told():
+    f = function("F", "a", "d", [node("Relu", "a", "d")])
+    wide = helper.make_graph([node("Identity", "w", "t")], "t", [], [zoo.value("t")], [floats("w", 1, 1, 1, 1, 1)])
+    f.attribute_proto.append(helper.make_attribute("body", wide))
+    report = check_rank(model(node("F", "x", "y", domain="my"), functions=[f]))
+    assert [(f.code, f.where.graph) for f in report.findings] == [("E4D007", "function my::F")]
+
+
+def test_means_and_variances_of_a_batch_norm_have_one_axis():
+    """What ONNX leaves open must not be given a rank that the file's own declaration then contradicts."""
+    norm = node("BatchNormalization", "x s b m v", "y mean var saved_mean saved_var")
+    outputs = [zoo.Y, *((name, [4]) for name in norm.output[1:])]
+    assert check_rank(model(norm, outputs=outputs, weights=[floats(n, 4) for n in "sbmv"], opset=8)).ok
+
+
 def test_a_limit_below_one_is_a_usage_error():
     with pytest.raises(UsageError, match="max_rank is 0"):
         check_rank(zoo.plain(), 0)

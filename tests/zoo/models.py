@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,9 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["ZOO", "TwoPathways", "ZooModel", "find", "randomise_batch_norm"]
+    from _pytest.mark import ParameterSet
+
+__all__ = ["ZOO", "TwoPathways", "ZooModel", "find", "one_after_another", "randomise_batch_norm", "ready"]
 
 Shape = tuple[int, ...]
 
@@ -43,12 +45,14 @@ class ZooModel:
         build: gives the network in evaluation mode with its random initialisation, the same one every time.
         shapes: logical shape of each input at batch 1, N C T H W.
         small: cheap enough to be run at batch 3 as well.
+        refused: what the refusal says, for a network that edge4d does not export; empty for all others.
     """
 
     name: str
     build: Callable[[], nn.Module]
     shapes: tuple[Shape, ...]
     small: bool = False
+    refused: str = ""
 
     def inputs(self, seed: int = 0, batch: int = 1) -> tuple[Tensor, ...]:
         """Clips that a network can tell apart: something smooth plus some noise, each channel of mean 0, variance 1.
@@ -60,6 +64,9 @@ class ZooModel:
         clips = []
         for _, *rest in self.shapes:
             shape = (batch, *rest)
+            if len(shape) != 5:
+                clips.append(torch.randn(shape, generator=generator))
+                continue
             coarse = torch.randn((*shape[:2], min(4, shape[2]), 5, 5), generator=generator)
             smooth = F.interpolate(coarse, size=shape[2:], mode="trilinear", align_corners=False)
             clip = smooth + 0.2 * torch.randn(shape, generator=generator)
@@ -149,6 +156,22 @@ def find(name: str) -> ZooModel:
         if entry.name == name:
             return entry
     raise KeyError(f"no {name!r} in the zoo; it has {', '.join(entry.name for entry in ZOO)}")
+
+
+@lru_cache(maxsize=1)
+def ready(name: str) -> nn.Module:
+    """The network of that name as the tests use it, for several tests in a row: nobody may change it.
+
+    Settling the batch norms takes a forward pass of two clips, as long as an export for the deep ones.
+    """
+    return find(name).ready(seed=0)
+
+
+def one_after_another(names: Iterable[str]) -> list[ParameterSet]:
+    """Parameters that keep the tests of one network together in one worker (``--dist loadgroup``)."""
+    import pytest  # the benchmarks, which use this module, do without
+
+    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
 
 
 _fragments: list[torch.library.Library] = []  # an operator lives as long as its Library object

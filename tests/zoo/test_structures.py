@@ -6,7 +6,7 @@ import pytest
 
 import edge4d
 from edge4d import blocks
-from tests.zoo.models import find
+from tests.zoo.models import find, ready
 
 pytestmark = pytest.mark.slow
 
@@ -16,10 +16,15 @@ FACTORISED = "*branch2.conv_[ab]="
 
 
 @pytest.mark.parametrize("block", blocks.names())
-@pytest.mark.parametrize(("name", "pattern"), [("r3d_18", ""), ("slow_r50", FACTORISED)])
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        pytest.param("r3d_18", "", marks=pytest.mark.xdist_group("r3d_18")),
+        pytest.param("slow_r50", FACTORISED, marks=pytest.mark.xdist_group("slow_r50")),
+    ],
+)
 def test_network_under_structure(name, pattern, block, tmp_path):
-    entry = find(name)
-    module, clips = entry.ready(seed=0), entry.inputs(seed=1)
+    module, clips = ready(name), find(name).inputs(seed=1)
     report = edge4d.export(
         module, clips, output=tmp_path / "net.onnx", block=[pattern + block] if pattern else block, sets=1
     )

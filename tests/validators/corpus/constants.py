@@ -144,3 +144,11 @@ def _attribute_names():
 
 
 add("metadata_of_all_kinds", _attribute_names)
+
+
+@case("E4D001")
+def constant_with_a_second_tensor():
+    """What it gives is not all that it holds."""
+    constant = node("Constant", "", "k", value=ints("", 1))
+    constant.attribute.append(helper.make_attribute("more", floats("", 1, 1, 1, 1, 1)))
+    return model(constant, node("Relu", "x", "y"))

@@ -160,3 +160,14 @@ def integers_of_every_kind():
     kinds = ("INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64", "DOUBLE", "BOOL")
     nodes = [node("Cast", "x", f"y{kind}", to=getattr(TensorProto, kind)) for kind in kinds]
     return model(*nodes, outputs=[(f"y{kind}", X[1], getattr(TensorProto, kind)) for kind in kinds])
+
+
+@case("E4D005")
+def value_info_that_contradicts_the_output_of_the_same_name():
+    return model(node("Relu", "x", "y"), info=[value("y", [1, 1, 4, 8, 8])])
+
+
+@case("E4D005")
+def value_info_twice_and_once_wrong():
+    nodes = (node("Relu", "x", "a"), node("Neg", "a", "y"))
+    return model(*nodes, info=[value("a", [1, 1, 4, 8, 8]), value("a", [1, 4, 8, 8])])

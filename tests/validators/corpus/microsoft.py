@@ -73,8 +73,15 @@ def _grid_sample(axes):
     return model(ms("GridSample", "x g", "y"), inputs=[_x(axes), ("g", [1, *[3] * axes, axes])], outputs=[("y", None)])
 
 
+def _max_pool_with_mask(axes):
+    mask = ("m", [1, 4, *[6] * axes], TensorProto.INT32)
+    pool = ms("MaxpoolWithMask", "x m", "y", kernel_shape=[2] * axes)
+    return model(pool, inputs=[_x(axes), mask], outputs=[("y", None)])
+
+
 _BY_AXES = {
     "fused_conv": _fused_conv,
+    "max_pool_with_mask": _max_pool_with_mask,
     "nhwc_max_pool": _nhwc_max_pool,
     "qlinear_average_pool": _qlinear_average_pool,
     "qlinear_global_average_pool": _qlinear_global_average_pool,
@@ -127,9 +134,8 @@ def gelu_of_rank_5():
     return model(*nodes, weights=[ints("s5", 1, 2, 2, 8, 8), ints("s4", 1, 4, 8, 8)])
 
 
-@case("E4D002")
+@case()
 def attention_of_onnxruntime():
-    """edge4d has no rule for this operator, and says so."""
     attention = ms("Attention", "x w b", "y", num_heads=2)
     return model(attention, inputs=[("x", [2, 5, 8])], outputs=[("y", None)],
                  weights=[floats("w", 8, 24), floats("b", 24)])  # fmt: skip
@@ -138,3 +144,57 @@ def attention_of_onnxruntime():
 @case("E4D002", refused="NoSuchThing")
 def operator_that_microsoft_does_not_have():
     return model(ms("NoSuchThing", "x", "y"))
+
+
+@case("E4D001")
+def attention_that_keeps_keys_and_values_together():
+    """[2, batch, heads, sequence, size of a head]"""
+    attention = ms("Attention", "x w b", "y kept", num_heads=2)
+    return model(attention, inputs=[("x", [2, 5, 8])], outputs=[("y", None), ("kept", None)],
+                 weights=[floats("w", 8, 24), floats("b", 24)])  # fmt: skip
+
+
+@case()
+def attention_with_many_heads():
+    attention = ms("MultiHeadAttention", "q k k", "y", num_heads=2)
+    return model(attention, inputs=[("q", [2, 5, 8]), ("k", [2, 6, 8])], outputs=[("y", None)])
+
+
+@case("E4D002")
+def operator_of_microsoft_without_a_rule():
+    """edge4d has no rule for this operator, and says so."""
+    return model(ms("CDist", "x x", "y", metric="sqeuclidean"), inputs=[("x", [3, 4])], outputs=[("y", None)])
+
+
+def _bytes(*shape):
+    return tensor("w", np.ones(shape), np.uint8)
+
+
+@case()
+def products_of_dynamic_quantization():
+    nodes = (ms("DynamicQuantizeMatMul", "x w s z", "d"), node("DynamicQuantizeLinear", "d", "q t u"),
+             ms("MatMulIntegerToFloat", "q w t s u z", "y"))  # fmt: skip
+    weights = [_bytes(8, 8), tensor("s", 0.1, np.float32), tensor("z", 1, np.uint8)]
+    return model(*nodes, inputs=[("x", [2, 8])], outputs=[("y", None)], weights=weights)
+
+
+@case()
+def recurrence_of_dynamic_quantization():
+    lstm = ms("DynamicQuantizeLSTM", "x w r", "y h c", hidden_size=4)
+    lstm.input[:] = ["x", "w", "r", *[""] * 5, "s", "z", "s", "z"]
+    weights = [_bytes(1, 8, 16), tensor("r", np.ones((1, 4, 16)), np.uint8), tensor("s", [0.1], np.float32),
+               tensor("z", [1], np.uint8)]  # fmt: skip
+    return model(lstm, inputs=[("x", [5, 2, 8])], outputs=[("y", None), ("h", None), ("c", None)], weights=weights)
+
+
+@case(refused="QLinearReduceMean")
+def quantized_mean():
+    mean = ms("QLinearReduceMean", "x s z t u", "y", axes=[2, 3], keepdims=0)
+    return model(mean, inputs=[(*X, U8)], outputs=[("y", None, U8)], weights=_scales())
+
+
+@case()
+def quantized_choice():
+    choice = ms("QLinearWhere", "c x s z x s z t u", "y")
+    inputs = [(*X, U8), ("c", X[1], TensorProto.BOOL)]
+    return model(choice, inputs=inputs, outputs=[("y", None, U8)], weights=_scales())

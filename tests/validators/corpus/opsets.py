@@ -41,3 +41,20 @@ LATEST = min(defs.onnx_opset_version(), 25)
 for _opset in range(7, LATEST + 1):
     add(f"opset_{_opset}", lambda o=_opset: network(o, wide=False))
     add(f"opset_{_opset}_rank_5", lambda o=_opset: network(o, wide=True), "E4D001")
+
+
+def _imports(*versions, ir=10):
+    proto = model(node("Relu", "x", "y"), ir=ir)
+    del proto.opset_import[:]
+    for domain, version in versions:
+        proto.opset_import.add(domain=domain, version=version)
+    return proto
+
+
+# Which meaning holds, if any, is for each runtime to guess; of what is yet to come nobody knows it.
+add("two_operator_sets", lambda: _imports(("", 18), ("ai.onnx", 6)), "E4D006")
+add("operator_set_of_another_domain_alone", lambda: _imports(("vendor", 1)), "E4D006")
+add("operator_set_0", lambda: _imports(("", 0)), "E4D006", refused="opset|version")
+add("operator_set_of_the_future", lambda: _imports(("", 999)), "E4D002", refused="Opset 999|opset 999")
+add("ir_version_of_the_future", lambda: _imports(("", 18), ir=999), "E4D007", refused="IR version")
+add("the_same_operator_set_twice", lambda: _imports(("", 18), ("ai.onnx", 18)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, defs, helper
 
 from tests.validators.corpus.case import add, case
 from tests.validators.corpus.three_axes import tensor
@@ -19,7 +19,9 @@ def _cast_through(elem, rank):
         node("Reshape", "x s", "r"), node("Cast", "r", "q", to=elem), node("Cast", "q", "f", to=T.FLOAT),
         node("Reshape", "f s4", "y"),
     )  # fmt: skip
-    return model(*nodes, weights=[ints("s", *shape), ints("s4", 1, 4, 8, 8)], opset=25, ir=11)
+    return model(
+        *nodes, weights=[ints("s", *shape), ints("s4", 1, 4, 8, 8)], opset=min(defs.onnx_opset_version(), 25), ir=11
+    )
 
 
 _FORMATS = {

@@ -274,3 +274,26 @@ def loop_over_a_computed_length():
     )  # fmt: skip
     yes = numpy_helper.from_array(np.array(True), "yes")
     return sized(*nodes, out=[None] * 4, weights=[scalar("zero", 0), yes])
+
+
+@case("E4D001")
+def axis_split_as_torchscript_does():
+    """An axis counted from the back: Mod of constants, a number made a list, a Slice of the shape up to there."""
+    nodes = (
+        node("Mod", "minus three", "axis"), node("Reshape", "axis one", "at"), node("Shape", "x", "s"),
+        node("Slice", "s zero at", "front"), node("Concat", "front parts", "shape", axis=0),
+        node("Reshape", "x shape", "wide"), node("Reshape", "wide back", "y"),
+    )  # fmt: skip
+    weights = [scalar("minus", 2), scalar("three", 3), ints("one", 1), ints("zero", 0), ints("parts", 3, 2, 4)]
+    return sized(*nodes, out=None, inputs=[("x", ["n", 5, 24])], weights=[*weights, ints("back", 0, 0, 24)])
+
+
+@case()
+def sizes_divided_and_bounded():
+    nodes = (
+        node("Div", "seven two", "three"), node("Max", "three two", "most"), node("Min", "most two", "least"),
+        node("Range", "zero least step", "shape"), node("Add", "shape one", "sizes"),
+        node("ConstantOfShape", "sizes", "y"),
+    )  # fmt: skip
+    weights = [scalar("seven", 7), scalar("two", 2), scalar("zero", 0), scalar("step", 1), scalar("one", 1)]
+    return sized(*nodes, out=None, weights=weights)

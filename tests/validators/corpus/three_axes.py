@@ -219,6 +219,23 @@ def operator_of_a_vendor_that_says_3d():
     return model(node("Conv3D", "x", "y", domain="vendor"))
 
 
+for _op in ("grid_sampler_3d", "RoIAlign3D", "TrilinearInterpolation", "Col2Im3d", "deform_conv3d"):
+    add(f"vendor_{_op}", lambda op=_op: model(node(op, "x", "y", domain="vendor")), "E4D002", "E4D003",
+        refused="vendor")  # fmt: skip
+
+
+@case("E4D002", "E4D003", refused="vendor")
+def operator_of_a_vendor_with_a_window_of_three_axes():
+    return model(node("Shift", "x", "y", domain="vendor", kernel_size=[3, 3, 3]))
+
+
+@case("E4D003")
+def resize_of_three_axes_to_computed_sizes():
+    resize = node("Resize", "x  sizes", "y", mode="nearest", axes=[1, 2, 3])
+    resize.input[:] = ["x", "", "", "sizes"]
+    return model(resize, inputs=[("x", [1, 4, 8, 8]), ("sizes", [3], I64)], outputs=[("y", None)])
+
+
 @case("E4D002", "E4D003", refused="ATen")
 def aten_fallback():
     return model(node("ATen", "x", "y", domain="org.pytorch.aten", operator="max_pool3d"))

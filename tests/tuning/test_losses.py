@@ -1,0 +1,66 @@
+"""The parts of the loss against the formulas, in plain numpy; a batch in parts is worth the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edge4d.tuning.losses import Weights, layer_outputs, losses
+
+RNG = torch.Generator().manual_seed(0)
+TEACHER, STUDENT = torch.randn(6, 5, generator=RNG), torch.randn(6, 5, generator=RNG)
+LAYER, OTHER = torch.randn(6, 2, 3, generator=RNG), torch.randn(6, 2, 3, generator=RNG)
+LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+def compare(part=slice(None), temperature=2.0):
+    return losses(TEACHER[part], STUDENT[part], {"a": [LAYER[part]]}, {"a": [OTHER[part]]}, LABELS[part], temperature)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def test_formulas():
+    t, s = TEACHER.numpy().astype(float), STUDENT.numpy().astype(float)
+    p, q = softmax(t / 2), softmax(s / 2)
+    kl = 4 * (p * (np.log(p) - np.log(q))).sum(1).mean()
+    a, b = (x.numpy().reshape(6, -1).astype(float) for x in (LAYER, OTHER))
+    relative = (((b - a) ** 2).sum(1) / (a**2).sum(1)).mean()
+    entropy = -np.log(softmax(s)[np.arange(6), LABELS.numpy()]).mean()
+    found = compare()
+    assert float(found.outputs) == pytest.approx(kl, rel=1e-5)
+    assert float(found.layers) == pytest.approx(relative, rel=1e-5)
+    assert float(found.labels) == pytest.approx(entropy, rel=1e-5)
+    total = found.total(Weights(layers=2, outputs=3, labels=5))
+    assert float(total) == pytest.approx(2 * relative + 3 * kl + 5 * entropy, rel=1e-5)
+
+
+def test_a_batch_in_parts_is_the_batch():
+    whole, parts = compare(), [compare(slice(0, 3)), compare(slice(3, 6))]
+    for name in ("layers", "outputs", "labels"):
+        mean = sum(float(getattr(part, name)) for part in parts) / 2
+        assert mean == pytest.approx(float(getattr(whole, name)), rel=1e-5)
+
+
+def test_the_teacher_itself_has_no_loss():
+    found = losses(TEACHER, TEACHER, {"a": [LAYER]}, {"a": [LAYER]}, None, 2.0)
+    assert float(found.total(Weights())) == pytest.approx(0, abs=1e-6)
+    assert found.labels is None
+
+
+def test_outputs_that_are_no_classes_are_compared_as_layers_are():
+    found = losses({"a": LAYER}, {"a": OTHER}, {}, {}, None, 2.0)
+    assert float(found.outputs) == pytest.approx(float(compare().layers), rel=1e-6)
+    assert float(found.layers) == 0
+
+
+def test_a_layer_called_twice_counts_twice():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    shared = torch.nn.Sequential(model[0], model[0])
+    with layer_outputs(shared, ["0"]) as found:
+        shared(torch.zeros(1, 2))
+    assert len(found["0"]) == 2
+    assert not shared[0]._forward_hooks
