@@ -396,10 +396,14 @@ def _export(
     compared = None
     if sets:
         with clock("parity"):
-            given = clips[:_CHECKED] or [
-                random_inputs(_sized(inputs, _BATCHES[i % len(_BATCHES)]), options["seed"] + i)
-                for i in range(max(sets, len(_BATCHES) if options["dynamic"] else 0))
-            ]
+            given = clips[:_CHECKED]
+            if not given:
+                batches = _BATCHES if options["dynamic"] else (0,)
+                asked = inputs if options["dynamic"] else lowered.inputs
+                given = [
+                    random_inputs(_sized(asked, batches[i % len(batches)]), options["seed"] + i)
+                    for i in range(max(sets, len(batches)))
+                ]
             compared = _parity(subject, target, given, types.name)
     return ExportReport(
         path=target,

@@ -53,7 +53,7 @@ class LayerPlan:
     @property
     def why(self) -> str:
         """The chosen formulation's milliseconds and those of the next best, for people."""
-        if self.becomes not in self.estimates:
+        if self.becomes is None or self.becomes not in self.estimates:
             return ""
         own = self.estimates[self.becomes]
         others = sorted((ms, name) for name, ms in self.estimates.items() if name != self.becomes)[:2]
@@ -213,12 +213,14 @@ def estimates(spec: ConvSpec, planner: Planner) -> tuple[dict[str, float], bool]
 
     Where only some could be timed, the others do not compete; where none could, the prediction stands.
     """
-    from edge4d.lowering.conv.rates import GENERAL, RATES
+    from edge4d.lowering.conv.cost import GENERAL
 
     found = costs(spec)
-    allowed = {name: cost for name, cost in found.items() if _allowed(spec, name, cost, planner)} or found
-    rates = RATES.get(planner.runtime or "", GENERAL)
-    predicted = {name: rates.milliseconds(cost) for name, cost in allowed.items()}
+    allowed = {name: cost for name, cost in found.items() if _allowed(spec, name, cost, planner)}
+    if not allowed:  # no limit can be kept: the one that asks for least
+        least = min(found, key=lambda name: found[name].held)
+        allowed = {least: found[least]}
+    predicted = {name: GENERAL.milliseconds(cost) for name, cost in allowed.items()}
     if planner.tuner is None or len(predicted) == 1:
         return predicted, False
     limit = WORTH_TIMING * min(predicted.values())

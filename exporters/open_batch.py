@@ -96,7 +96,7 @@ def _any_batch(model: Any) -> Any:
     names = set(model.graph_signature.user_inputs)
     values = [n.meta.get("val") for n in model.graph.nodes if n.op == "placeholder" and n.name in names]
     shaped = [value for value in values if isinstance(value, torch.Tensor) and value.dim() > 1]
-    if not shaped or not isinstance(shaped[0].shape[0], torch.SymInt):
+    if not shaped or type(shaped[0].shape[0]) is int:
         raise UsageError(
             "--dynamic batch: this torch.export archive is of one batch, which its operators have written into them",
             hint="export it with dynamic_shapes={'x': {0: Dim('batch')}}, or use a state_dict and --factory",
@@ -258,7 +258,7 @@ class _Opening:
             self.constants[f"{name}/axes"] = np.array([0])
             self._node("Squeeze", [f"{name}/row", f"{name}/axes"], name)
 
-    def _node(self, op: str, inputs: list[str], output: str, **attributes: int) -> None:
+    def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> None:
         from onnx import helper
 
         self.new.append(helper.make_node(op, inputs, [output], name=f"{output}/{op}", **attributes))

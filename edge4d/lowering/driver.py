@@ -214,8 +214,20 @@ class _Interpreter:
             "packing only" if emitted == 0 else f"{emitted} {'call' if emitted == 1 else 'calls'} of rank ≤ {MAX_RANK}"
         )
         at = self.b.at
-        told = dict(macs=macs, nodes=emitted, moves=moves, estimates=weighed, measured=measured)
-        self.layers.append(LayerPlan(at.layer, at.line, at.op, shapes[0], becomes, **told))
+        self.layers.append(
+            LayerPlan(
+                at.layer,
+                at.line,
+                at.op,
+                shapes[0],
+                becomes,
+                macs=macs,
+                nodes=emitted,
+                moves=moves,
+                estimates=weighed,
+                measured=measured,
+            )
+        )
 
     def _declined(self, node: fx.Node, declined: Declined) -> None:
         shapes = _shapes(node)
