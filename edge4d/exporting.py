@@ -15,7 +15,7 @@ from edge4d.blocks.choice import BlockSpec, Choice
 from edge4d.blocks.registry import EXACT, names
 from edge4d.errors import UsageError
 from edge4d.planning import Planner
-from edge4d.ports import OPEN, Port
+from edge4d.ports import Port
 from edge4d.replanning import MAX_ERROR, lower_within
 from edge4d.report import ExportReport, PlanReport
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from edge4d.sampling import Samples
     from edge4d.subject import Subject
     from edge4d.swap_report import SwapReport
-    from edge4d.validators.parity import ParityReport
     from edge4d.validators.profile import Profile
 
 __all__ = ["BLOCKS", "check_block", "export", "plan_report"]
@@ -343,12 +342,12 @@ def _export(
     max_error: float,
 ) -> ExportReport:
     from edge4d.artifact import describe, pack
+    from edge4d.export_parity import CHECKED_CLIPS, check_numbers, inputs_for
     from edge4d.exporters.onnx import to_onnx
     from edge4d.exporters.open_batch import open_batch
     from edge4d.exporters.precision import convert
     from edge4d.exporters.writing import write_artifact
     from edge4d.lowered import lower
-    from edge4d.validators.parity import random_inputs
     from edge4d.validators.rank import check_rank
 
     if options["dynamic"]:
@@ -396,15 +395,9 @@ def _export(
     compared = None
     if sets:
         with clock("parity"):
-            given = clips[:_CHECKED]
-            if not given:
-                batches = _BATCHES if options["dynamic"] else (0,)
-                asked = inputs if options["dynamic"] else lowered.inputs
-                given = [
-                    random_inputs(_sized(asked, batches[i % len(batches)]), options["seed"] + i)
-                    for i in range(max(sets, len(batches)))
-                ]
-            compared = _parity(subject, target, given, types.name)
+            asked = inputs if options["dynamic"] else lowered.inputs
+            given = clips[:CHECKED_CLIPS] or inputs_for(asked, sets, options["seed"])
+            compared = check_numbers(subject, target, given, types.name)
     return ExportReport(
         path=target,
         block=options["block"],
@@ -424,45 +417,5 @@ def _export(
     )
 
 
-_CHECKED = 32
-"""Runs of calibration clips on which an int8 artifact is held against the network."""
-
-
-_BATCHES = (1, 4, 3)
-"""At which an artifact of an open batch is held against the network; none but 3 is one it was made from."""
-
-
-def _sized(ports: Sequence[Port], batch: int) -> list[Port]:
-    """Ports with a number in the place of an open batch."""
-    return [replace(port, shape=tuple(batch if size == OPEN else size for size in port.shape)) for port in ports]
-
-
 def _narrowed(port: Port) -> Port:
     return replace(port, dtype="float16") if port.dtype == "float32" else port
-
-
-def _parity(subject: Subject, target: Path, inputs: Sequence[Mapping[str, Any]], precision: str) -> ParityReport | None:
-    """The artifact in ONNX Runtime against eager PyTorch; without ONNX Runtime a note says that it was not checked."""
-    from edge4d import exporters
-    from edge4d.artifact import in_types_of
-    from edge4d.artifact import open as open_artifact
-    from edge4d.validators.parity import compare_callables
-    from edge4d.validators.referee import compare_by_referee
-    from edge4d.validators.tolerances import tolerance_for
-
-    probed = exporters.get("onnxruntime").probe()
-    if not probed.ok:
-        subject.notes.append(f"parity was not checked: {probed.why_not}; {probed.install}")
-        return None
-    with open_artifact(target) as opened:
-        names = [port.name for port in opened.outputs]
-        eager, candidate = subject.reference(names), in_types_of(opened)
-        if precision != "fp32":
-            limits = tolerance_for(precision)
-            report = compare_callables(eager, candidate, inputs, tolerance=limits)
-            on = f" on {len(inputs)} runs of the calibration clips" if precision == "int8" else ""
-            return replace(report, notes=(*report.notes, f"held to the limits of {precision}{on}: {limits.to_text()}"))
-        report = compare_callables(eager, candidate, inputs)
-        if report.ok:
-            return report
-        return compare_by_referee(report, eager, subject.reference(names, double=True), candidate, inputs)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from edge4d.blocks.base import Block
-from edge4d.data.batches import Batch, eval_batches, train_batches
+from edge4d.data.batches import Batch, train_batches
 from edge4d.data.source import Source
-from edge4d.errors import Edge4dError, UsageError
+from edge4d.errors import Edge4dError
 from edge4d.tuning.checkpoints import read_checkpoint, write_checkpoint
 from edge4d.tuning.losses import layer_outputs, losses
+from edge4d.tuning.measuring import measure
 from edge4d.tuning.options import TuneOptions
 from edge4d.tuning.processes import Processes
 from edge4d.tuning.report import Measurement
@@ -257,50 +258,19 @@ class Trainer:
         """The running mean of the weights on the held-out clips; the best weights so far are kept."""
         begun = time.monotonic()
         network = self.mean.module if self.step else self.student
-        sums = torch.zeros(len(_Sums._fields), dtype=torch.float64)
-        weights = self.options.weights
-        with (
-            torch.no_grad(),
-            _evaluating(network),
-            layer_outputs(self.teacher, self.layers) as wanted,
-            layer_outputs(network, self.layers) as given,
-        ):
-            for batch in eval_batches(
-                self.held_out,
-                batch=self._micro(),
-                workers=self.options.workers,
-                rank=self.processes.rank,
-                world=self.processes.world,
-            ):
-                self.failed.update(batch.failed)
-                if not len(batch.clips):
-                    continue
-                for calls in (*wanted.values(), *given.values()):
-                    calls.clear()
-                clips = batch.clips.to(self.processes.device)
-                labels = None if batch.labels is None else batch.labels.to(self.processes.device)
-                target, output = self.teacher(clips), network(clips)
-                found = losses(target, output, wanted, given, labels if weights.labels else None, weights.temperature)
-                row = (float(found.outputs), float(found.labels or 0.0), float(found.layers))
-                sums += len(batch.clips) * torch.tensor(_Sums(1.0, *row, *_shares(target, output, labels)))
-        total = _Sums(*self.processes.sum(sums.to(self.processes.device)).tolist())
-        if not total.clips:
-            raise UsageError(
-                "none of the held-out clips can be read",
-                hint="; ".join(f"{name}: {reason}" for name, reason in list(self.failed.items())[:3]),
-            )
-        loss = (weights.outputs * total.outputs + weights.labels * total.labels) / total.clips
-        labelled = bool(total.scores) and self.held_out.classes is not None
-        entry = Measurement(
-            self.step,
-            self.seconds,
-            loss,
-            total.layers / total.clips,
-            total.agreeing / total.clips if total.scores else None,
-            total.correct / total.clips if labelled else None,
+        found = measure(
+            self.teacher,
+            network,
+            self.layers,
+            self.held_out,
+            self.options.weights,
+            batch=self._micro(),
+            workers=self.options.workers,
+            processes=self.processes,
         )
-        if labelled:
-            self.teacher_accuracy = total.teacher / total.clips
+        self.failed.update(found.failed)
+        self.teacher_accuracy = found.teacher
+        entry = Measurement(self.step, self.seconds, found.loss, found.layers, found.agreement, found.accuracy)
         if not self.history or entry.loss < self.kept.loss:
             self.best, self.stale = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}, 0
         else:
@@ -376,36 +346,3 @@ class Trainer:
             "seconds": self.seconds,
         }
         write_checkpoint(self.checkpoint, state)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for m, training in modes:
-            m.training = training
-
-
-class _Sums(NamedTuple):
-    """Over clips: how many, parts of the loss, how many have scores, agree, are right (student, teacher)."""
-
-    clips: float
-    outputs: float
-    labels: float
-    layers: float
-    scores: float
-    agreeing: float
-    correct: float
-    teacher: float
-
-
-def _shares(teacher: Any, student: Any, labels: Tensor | None) -> tuple[float, float, float, float]:
-    """Shares of the clips: with scores, where both name one class, where the student is right, where the teacher is."""
-    if not (isinstance(teacher, Tensor) and teacher.dim() == 2 and teacher.shape[1] > 1):
-        return 0.0, 0.0, 0.0, 0.0
-    chosen, named = student.argmax(1), teacher.argmax(1)
-    right = (0.0, 0.0) if labels is None else ((chosen == labels).float().mean(), (named == labels).float().mean())
-    return 1.0, float((chosen == named).float().mean()), float(right[0]), float(right[1])
