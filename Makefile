@@ -45,9 +45,10 @@ docker-test:  ## build and run the CPU and RKNN images; BASE=, TORCH_INDEX=, TOO
 
 check: lint types test  ## what CI runs, without the slow tests
 
-lint: setup  ## ruff
+lint: setup  ## ruff and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint docker/Dockerfile docker/rknn.Dockerfile docker/tensorrt.Dockerfile
 
 format: setup  ## let ruff rewrite
 	$(BIN)/ruff check --fix .

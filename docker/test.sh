@@ -9,17 +9,18 @@ cd "$(dirname "$0")/.."
 tool=${TOOL:-$(for name in docker podman buildah; do command -v "$name" >/dev/null && "$name" info >/dev/null 2>&1 && echo "$name" && break; done || true)}
 [ -n "$tool" ] || { echo "docker/test.sh: no docker, podman or buildah that works" >&2; exit 3; }
 args=()
-[ -z "${BASE:-}" ] || args+=(--build-arg "BASE=$BASE")
+base=()  # only the CPU image's: the RKNN image stands on that one and has no BASE
+[ -z "${BASE:-}" ] || base=(--build-arg "BASE=$BASE")
 [ -z "${TORCH_INDEX+set}" ] || args+=(--build-arg "TORCH_INDEX=$TORCH_INDEX")
 read -ra more <<<"${BUILD_ARGS:-}"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 chmod 777 "$work"
 
-build() {  # IMAGE DOCKERFILE
-  local start=$SECONDS
-  if [ "$tool" = buildah ]; then buildah build --format docker "${args[@]}" "${more[@]}" -t "$1" -f "$2" .
-  else "$tool" build "${args[@]}" "${more[@]}" -t "$1" -f "$2" .; fi
+build() {  # IMAGE DOCKERFILE WORD...
+  local start=$SECONDS words=("${args[@]}" "${more[@]}" "${@:3}" -t "$1" -f "$2")
+  [ "$tool" = docker ] || words+=(--format docker)  # the OCI format drops HEALTHCHECK
+  "$tool" build "${words[@]}" .
   echo "built $1 in $((SECONDS - start)) s"
 }
 
@@ -41,7 +42,7 @@ export_it() {  # IMAGE ARGUMENT...
 for which in "${@:-cpu}"; do
   case $which in
     cpu)
-      build edge4d docker/Dockerfile
+      build edge4d docker/Dockerfile "${base[@]}"
       run edge4d doctor
       export_it edge4d
       run edge4d verify m.onnx

@@ -38,18 +38,24 @@ PYTHON_VARIABLE = "EDGE4D_RKNN_PYTHON"
 DEVICES = ("rk3562", "rk3566", "rk3568", "rk3576", "rk3588")
 
 _INSTALL = (
-    'python3.11 -m venv rknn-env && rknn-env/bin/pip install rknn-toolkit2==2.5.0 "setuptools<81" '
+    'python3.11 -m venv rknn-env && rknn-env/bin/pip install rknn-toolkit2==2.5.0 onnxruntime "setuptools<81" '
     f'&& export {PYTHON_VARIABLE}="$PWD/rknn-env/bin/python"'
 )
 _WORKER = Path(__file__).with_name("rknn_worker.py")
 _PROBE = """
 import json, sys
 from importlib import metadata, util
-missing = [name for name in ("rknn", "pkg_resources") if util.find_spec(name) is None]
+missing = [name for name in ("rknn", "pkg_resources", "onnxruntime") if util.find_spec(name) is None]
 version = None if "rknn" in missing else metadata.version("rknn-toolkit2")
 print(json.dumps({"python": sys.version.split()[0], "missing": missing, "version": version}))
 """
 """Finds the toolkit without importing it, which takes seconds."""
+
+_PROVIDERS = {"pkg_resources": '"setuptools<81"', "onnxruntime": "onnxruntime"}
+"""What to install for modules that the toolkit imports late, in the midst of compiling."""
+
+_REGISTER = "REGTASK: The bit width of field value exceeds the limit"
+"""Start of what the compiler says when a value does not fit the NPU's register, and writes an engine all the same."""
 
 _PRECISION = "fp16"
 """What the NPU computes in, and the simulator like it, unless a model is quantised."""
@@ -142,12 +148,13 @@ class Rknn:
         if "rknn" in missing:
             return _absent(
                 f"{named} (Python {found['python']}) has no rknn-toolkit2",
-                f'{named} -m pip install rknn-toolkit2==2.5.0 "setuptools<81"',
+                f'{named} -m pip install rknn-toolkit2==2.5.0 onnxruntime "setuptools<81"',
             )
         if missing:
+            wanted = " ".join(_PROVIDERS[name] for name in missing)
             return _absent(
-                f"rknn-toolkit2 {version} needs pkg_resources, which {named} lacks",
-                f'{named} -m pip install "setuptools<81"',
+                f"rknn-toolkit2 {version} needs {' and '.join(missing)}, which {named} lacks",
+                f"{named} -m pip install {wanted}",
             )
         return Availability(ok=True, version=version)
 
@@ -260,7 +267,13 @@ def _notes(found: LayerTable) -> list[str]:
         listed = ", ".join(layer.place for layer in found.on_cpu[:_SHOWN])
         more = ", …" if len(found.on_cpu) > _SHOWN else ""
         notes.append(f"{len(found.on_cpu)} of {len(found.layers)} operators run on the CPU: {listed}{more}")
-    notes += [f"the compiler's log calls an error, {count} times: {text}" for text, count in found.errors.items()]
+    if overflows := sum(count for text, count in found.errors.items() if text.startswith(_REGISTER)):
+        notes.append(
+            f"the compiler says {overflows} times that a value exceeds the bit width of the NPU's register (REGTASK); "
+            "it wrote an engine all the same, and whether that runs right on a board is unknown"
+        )
+    others = {text: count for text, count in found.errors.items() if not text.startswith(_REGISTER)}
+    notes += [f"the compiler's log calls an error, {count} times: {text}" for text, count in others.items()]
     return notes
 
 

@@ -97,6 +97,9 @@ class RKNN:
         say(row % (9, "OutputOperator", "CPU", shape, chr(92), "0/0/0", "6272", "OutputOperator:y"))
         say(RULE)
         say("E RKNN: [07:02:35.238] Unkown op target: 0")
+        for offset in (0x5048, 0x5049, 0x504a) if MODE == "exceeds registers" else ():
+            say("E RKNN: [07:02:35.238] REGTASK: The bit width of field value exceeds the limit, "
+                "offset: 0x%x, value: 0x4210" % offset)
         say("D RKNN: [07:02:35.239]       Feature Tensor Information Table       ")
         say("D RKNN: [07:02:35.239] Total Internal Memory Size: 30576KB")
         say("D RKNN: [07:02:35.239] Total Weight Memory Size: 218.688KB")
@@ -129,7 +132,7 @@ class RKNN:
 METADATA = "Metadata-Version: 2.1\nName: rknn-toolkit2\nVersion: 2.5.0\n"
 
 
-ALL = ("rknn", "pkg_resources")
+ALL = ("rknn", "pkg_resources", "onnxruntime")
 
 
 def install(folder: Path, *, packages: tuple[str, ...] = ALL, python: str = sys.executable) -> Path:
@@ -146,7 +149,7 @@ def install(folder: Path, *, packages: tuple[str, ...] = ALL, python: str = sys.
     place = folder / "packages"
     place.mkdir(parents=True)
     hidden = set(ALL) - set(packages)
-    for name in packages:
+    for name in set(packages) - {"onnxruntime"}:  # that one is real, and at most hidden
         (place / name).mkdir()
         (place / name / "__init__.py").write_text("")
     if "rknn" in packages:

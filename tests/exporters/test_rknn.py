@@ -61,7 +61,7 @@ def test_without_an_interpreter_the_command_is_given(model, monkeypatch, capsys)
     assert main(["build", str(model), "-r", "rknn"]) == 3
     err = capsys.readouterr().err
     assert "no interpreter that has rknn-toolkit2 is named: --python PATH or EDGE4D_RKNN_PYTHON" in err
-    assert 'pip install rknn-toolkit2==2.5.0 "setuptools<81" && export EDGE4D_RKNN_PYTHON=' in err
+    assert 'pip install rknn-toolkit2==2.5.0 onnxruntime "setuptools<81" && export EDGE4D_RKNN_PYTHON=' in err
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,10 @@ def test_what_is_no_interpreter_is_said(model, tmp_path, capsys, content, said):
 @pytest.mark.parametrize(
     ("packages", "said", "install"),
     [
-        ((), "has no rknn-toolkit2", 'pip install rknn-toolkit2==2.5.0 "setuptools<81"'),
-        (("rknn",), "rknn-toolkit2 2.5.0 needs pkg_resources", 'pip install "setuptools<81"'),
+        ((), "has no rknn-toolkit2", 'pip install rknn-toolkit2==2.5.0 onnxruntime "setuptools<81"'),
+        (("rknn", "onnxruntime"), "2.5.0 needs pkg_resources, which", 'pip install "setuptools<81"'),
+        (("rknn", "pkg_resources"), "2.5.0 needs onnxruntime, which", "pip install onnxruntime"),
+        (("rknn",), "needs pkg_resources and onnxruntime", 'pip install "setuptools<81" onnxruntime'),
     ],
 )
 def test_an_interpreter_that_lacks_something_is_told_what(model, tmp_path, packages, said, install):
@@ -184,6 +186,15 @@ def test_a_log_that_cannot_be_read_is_said(model, python, monkeypatch):
     result = build(model)
     assert "no table of layers that edge4d can read" in result.notes[0]
     assert result.engine["totals"]["layers"] == 0
+
+
+def test_values_too_wide_for_a_register_are_told_with_their_number(model, python, monkeypatch):
+    assert not any("REGTASK" in note for note in build(model).notes)
+    monkeypatch.setenv("FAKE_RKNN", "exceeds registers")
+    model.with_suffix(".rknn").unlink()
+    told = [note for note in build(model).notes if "runs right on a board is unknown" in note]
+    assert len(told) == 1
+    assert "says 3 times" in told[0]
 
 
 def test_what_the_compiler_makes_is_held_against_the_limit(model, python, monkeypatch):
