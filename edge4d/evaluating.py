@@ -134,7 +134,7 @@ def evaluate(
         LoadError, ValidationError: a file that cannot be read.
         RuntimeUnavailable: a runtime is not installed.
     """
-    from edge4d.checking import open_models
+    from edge4d.contenders import open_models
     from edge4d.data.batches import eval_batches
     from edge4d.data.opening import open_source
     from edge4d.data.source import ClipSpec

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from edge4d.capture import capture
 from edge4d.errors import LoweringError, PackingError
+from edge4d.layer_values import LayerValue
 from edge4d.lowering.driver import Interpretation, interpret
 from edge4d.planning import LayerPlan, Planner
 from edge4d.ports import Port
@@ -31,6 +32,7 @@ class Lowered:
         inputs, outputs: logical and physical shape, packing and name of each.
         layers: what each operator above rank 4 became.
         folded: batch norms taken up by convolutions.
+        values: which nodes of `module` hold the outputs of the source's modules, and how they are packed there.
     """
 
     module: fx.GraphModule
@@ -40,6 +42,7 @@ class Lowered:
     folded: int
     _in_spec: pytree.TreeSpec
     _out_spec: pytree.TreeSpec
+    values: tuple[LayerValue, ...] = ()
 
     def pack(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         """The model's own arguments as the packed tensors that `module` takes.
@@ -103,7 +106,14 @@ def lower(
     if found.module is None:
         raise _refusal(found)
     return Lowered(
-        found.module, found.inputs, found.outputs, found.layers, found.folded, captured.in_spec, captured.out_spec
+        found.module,
+        found.inputs,
+        found.outputs,
+        found.layers,
+        found.folded,
+        captured.in_spec,
+        captured.out_spec,
+        found.values,
     )
 
 

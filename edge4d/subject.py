@@ -101,26 +101,40 @@ class Subject:
         import torch
         from torch.utils import _pytree as pytree
 
-        program = isinstance(self.model, torch.export.ExportedProgram)
-        module = self.model.module(check_guards=False) if program else self.model
-        if double:
-            with quiet():  # an exported module's tree specs complain when copied
-                module = copy.deepcopy(module).double()
-        leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
-        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        module = self.network(double=double)
 
         def run(*arrays: Any) -> Any:
-            filled = list(leaves)
-            for i, array in zip(places, arrays, strict=True):
-                tensor = torch.from_numpy(array)
-                filled[i] = tensor.double() if double and tensor.is_floating_point() else tensor
-            args, kwargs = pytree.tree_unflatten(filled, spec)
+            args, kwargs = self.fill(arrays, double=double)
             with evaluation(module), torch.inference_mode():
                 results = pytree.tree_leaves(module(*args, **kwargs))
             outputs = [result.detach().numpy() for result in results]
             return outputs if names is None else dict(zip(names, outputs, strict=True))
 
         return run
+
+    def network(self, *, double: bool = False) -> Any:
+        """The 5-D model as a module that can be called; a float64 copy of it if `double`."""
+        import torch
+
+        program = isinstance(self.model, torch.export.ExportedProgram)
+        module = self.model.module(check_guards=False) if program else self.model
+        if double:
+            with quiet():  # an exported module's tree specs complain when copied
+                module = copy.deepcopy(module).double()
+        return module
+
+    def fill(self, arrays: Sequence[Any], *, double: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and keyword arguments with these arrays in place of their tensors, flat and in order."""
+        import torch
+        from torch.utils import _pytree as pytree
+
+        leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        for i, array in zip(places, arrays, strict=True):
+            tensor = torch.from_numpy(array)
+            leaves[i] = tensor.double() if double and tensor.is_floating_point() else tensor
+        args, kwargs = pytree.tree_unflatten(leaves, spec)
+        return args, kwargs
 
 
 @contextmanager

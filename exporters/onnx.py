@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import ExportError, UsageError
+from edge4d.exporters.layer_outputs import LayerOutputs
+from edge4d.layer_values import METADATA_KEY
 from edge4d.quiet import quiet
 
 if TYPE_CHECKING:
@@ -107,6 +109,7 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
     provenance = {
         value.name: _read_mark(node) for node in model.graph for value in node.outputs if value.name is not None
     }
+    outputs = LayerOutputs.of(model.graph, provenance, lowered)
     weights = {}
     for name, value in list(model.graph.initializers.items()):
         tensor = value.const_value
@@ -124,7 +127,7 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
     used |= {value.name for value in proto.graph.output}
     weights = {name: array for name, array in weights.items() if name in used}
     final = {f"{_OUTPUT}{i}": port.name for i, port in enumerate(lowered.outputs)}
-    _name(proto, provenance, final)
+    _name(proto, provenance, final, outputs.still_in(proto.graph, weights))
     return OnnxGraph(proto, {final.get(name, name): array for name, array in weights.items()})
 
 
@@ -148,8 +151,17 @@ def _read_mark(node: Any) -> tuple[str, ...]:
     return ()
 
 
-def _name(proto: onnx.ModelProto, provenance: dict[str, tuple[str, ...]], outputs: dict[str, str]) -> None:
-    """Name nodes and values after the source layer (``layer1.0.conv1/Conv``) and write where each came from."""
+def _name(
+    proto: onnx.ModelProto, provenance: dict[str, tuple[str, ...]], outputs: dict[str, str], layers: dict[str, str]
+) -> None:
+    """Name nodes and values after the source layer (``layer1.0.conv1/Conv``) and write where each came from.
+
+    Args:
+        proto: changed in place.
+        provenance: the mark of a value's node.
+        outputs: final name of each graph output.
+        layers: what to write at a value's node about the layers whose outputs it gives.
+    """
     fixed = {v.name for v in proto.graph.input} | {t.name for t in proto.graph.initializer} | set(outputs)
     taken = fixed | set(outputs.values()) | {name for node in proto.graph.node for name in node.input}
     renamed = dict(outputs)
@@ -159,6 +171,7 @@ def _name(proto: onnx.ModelProto, provenance: dict[str, tuple[str, ...]], output
     for node in proto.graph.node:
         mark = provenance.get(node.output[0], ())
         layer = mark[1] if mark else layer  # what the simplifier made stands beside what it was made from
+        given = next((layers[name] for name in node.output if name in layers), None)
         node.name = _free(f"{layer or 'graph'}/{node.op_type}", taken)
         for i, name in enumerate(node.output):
             if name and name not in fixed:
@@ -172,6 +185,8 @@ def _name(proto: onnx.ModelProto, provenance: dict[str, tuple[str, ...]], output
         for key, value in zip(("layer", "line", "op", "rule"), mark[1:], strict=False):
             if value:
                 node.metadata_props.add(key=f"edge4d.{key}", value=value)
+        if given is not None:
+            node.metadata_props.add(key=METADATA_KEY, value=given)
     kept = []
     for value in proto.graph.value_info:
         if value.name in renamed:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge4d.errors import ExportError, UsageError
+from edge4d.exporters.layer_outputs import forget_layers
 from edge4d.ports import OPEN, Port
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def open_batch(
     lowered = lowereds[0]
     graphs = [to_onnx(one, opset=opset, simplify=simplify) for one in lowereds]
     graph = graphs[0]
+    forget_layers(graph.proto)  # their shapes are those of one batch
     _check_same(graphs)
     varying = _varying(graphs)
     inputs, outputs = (_ports([getattr(one, side) for one in lowereds]) for side in ("inputs", "outputs"))

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import UsageError
+from edge4d.layer_values import METADATA_KEY
 
 if TYPE_CHECKING:
     import numpy as np
@@ -147,7 +148,8 @@ def inherit_layers(proto: onnx.ModelProto) -> None:
             names = node.input[:1] if step == 1 else node.output
             source = next((near[name] for name in names if name in near), None)
             if source is not None:
-                node.metadata_props.extend(source.metadata_props)
+                kept = [entry for entry in source.metadata_props if entry.key != METADATA_KEY]  # of one node's outputs
+                node.metadata_props.extend(kept)
 
 
 def _known(given: str, names: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ def test_inputs_from_a_file(tmp_path, program):
     path.write_bytes(b"PK\x03\x04 no archive")
     np.savez(tmp_path / "objects.npz", x=np.array([None]))
     for wrong in (path, *(tmp_path / name for name in ("in.npy", "none.npz", "objects.npz"))):
-        with pytest.raises(UsageError, match="--inputs"):
+        with pytest.raises(UsageError, match="--clips"):
             check_parity(program, [candidate], inputs=wrong)
 
 

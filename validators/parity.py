@@ -111,7 +111,7 @@ def _random(port: Port, generator: np.random.Generator) -> np.ndarray:
         shape = "x".join("?" if size < 0 else str(size) for size in port.shape)
         raise UsageError(
             f"input {port.name!r} leaves sizes open ({shape}), so no random input can be made for it",
-            hint="give its shape with --input-shape, or inputs with --inputs clips.npz",
+            hint="give its shape with --input-shape, or inputs with --clips clips.npz",
         )
     dtype = _dtype(port)
     kind = kind_of(dtype)
@@ -123,7 +123,7 @@ def _random(port: Port, generator: np.random.Generator) -> np.ndarray:
     if kind in ("integer", "unsigned", "bool"):
         high = 128 if dtype.itemsize == 1 and kind != "bool" else 2
         return generator.integers(0, high, size=port.shape).astype(dtype)
-    raise UsageError(f"input {port.name!r} is of dtype {port.dtype}, which holds no numbers", hint="use --inputs")
+    raise UsageError(f"input {port.name!r} is of dtype {port.dtype}, which holds no numbers", hint="use --clips")
 
 
 def _dtype(port: Port) -> np.dtype[Any]:
@@ -134,7 +134,7 @@ def _dtype(port: Port) -> np.dtype[Any]:
 
         if not hasattr(ml_dtypes, port.dtype):
             raise UsageError(
-                f"input {port.name!r} is of dtype {port.dtype}, which numpy does not know", hint="use --inputs"
+                f"input {port.name!r} is of dtype {port.dtype}, which numpy does not know", hint="use --clips"
             ) from None
         narrow: np.dtype[Any] = np.dtype(getattr(ml_dtypes, port.dtype))
         return narrow

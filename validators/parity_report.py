@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge4d.tables import table
 
 if TYPE_CHECKING:
+    from edge4d.validators.layers import LayersReport
     from edge4d.validators.statistics import Difference
 
 __all__ = ["ParityReport", "ParityRow"]
@@ -93,16 +94,19 @@ class ParityReport:
         rows: one for every output on either side.
         sets: how many sets of inputs were run.
         notes: what a reader should know, e.g. that outputs were paired by position.
+        layers: the comparison of the source's layers; None where it was not asked for or is not possible.
     """
 
     rows: tuple[ParityRow, ...]
     sets: int
     notes: tuple[str, ...] = ()
+    layers: LayersReport | None = None
 
     @property
     def ok(self) -> bool:
-        """Every output is the same, and there was at least one."""
-        return bool(self.rows) and self.sets > 0 and all(row.ok for row in self.rows)
+        """Every output is the same, and every layer where they were compared; and there was at least one."""
+        same = bool(self.rows) and self.sets > 0 and all(row.ok for row in self.rows)
+        return same and (self.layers is None or self.layers.ok)
 
     @property
     def exit_code(self) -> int:
@@ -125,6 +129,7 @@ class ParityReport:
             "worst": None if self.worst is None else _finite(self.worst),
             "notes": list(self.notes),
             "outputs": [row.to_dict() for row in self.rows],
+            **({"layers": self.layers.to_dict()} if self.layers is not None else {}),
         }
 
     def to_text(self) -> str:
@@ -141,6 +146,8 @@ class ParityReport:
         lines = [verdict, table(columns, [_cells(row) for row in self.rows], right=tuple(range(3, len(columns))))]
         lines += [f"  {row.name!r}: {row.reason}" for row in failed]
         lines += [f"  note: {note}" for note in self.notes]
+        if self.layers is not None:
+            lines.append(self.layers.to_text())
         return "\n".join(lines)
 
 

@@ -16,6 +16,8 @@ from torch.utils import _pytree as pytree
 
 from edge4d.capture import Captured, layer_of, source_line
 from edge4d.errors import InternalError, LoweringError
+from edge4d.layer_values import LayerValue
+from edge4d.lowering.boundaries import Marks, mark_layers
 from edge4d.lowering.builder import Builder, Declined, Provenance
 from edge4d.lowering.fold import fold_batch_norm
 from edge4d.lowering.gathering import without_masks
@@ -51,6 +53,7 @@ class Interpretation:
         layers: what every operator that touches more than four axes became, or why it was declined.
         folded: batch norms taken up by convolutions.
         operators: calls in the captured graph, of any rank.
+        values: which nodes of the new graph hold the outputs of the source's modules.
     """
 
     module: fx.GraphModule | None
@@ -59,6 +62,7 @@ class Interpretation:
     layers: tuple[LayerPlan, ...]
     folded: int
     operators: int
+    values: tuple[LayerValue, ...] = ()
 
     @property
     def declined(self) -> list[LayerPlan]:
@@ -74,6 +78,7 @@ def interpret(
     Raises:
         UsageError: what the planner is asked for fits no layer.
     """
+    mark_layers(captured.graph)
     folded = fold_batch_norm(captured)
     found = _Interpreter(captured, folded, planner, progress).run()
     if planner is not None:
@@ -97,6 +102,7 @@ class _Interpreter:
         self.inputs: list[Port] = []
         self.outputs: list[Port] = []
         self.layers: list[LayerPlan] = []
+        self.values: list[LayerValue] = []
 
     def run(self) -> Interpretation:
         nodes = list(self.captured.graph.nodes)
@@ -115,17 +121,27 @@ class _Interpreter:
                 self._output(node)
             elif node.op == "call_function":
                 self.env[node] = self._call(node)
+                self._remember(node)
             else:
                 raise InternalError(f"captured graph holds a {node.op} node {node.name!r}")
-        module = None
+        module, values = None, ()
         if all(layer.becomes is not None for layer in self.layers):
             self.b.graph.eliminate_dead_code()
             module = _module(self.b)
             _ensure(module)
+            alive = {node.name for node in module.graph.nodes}
+            values = tuple(value for value in self.values if value.value in alive)
         operators = sum(node.op == "call_function" and node.target is not operator.getitem for node in nodes)
         return Interpretation(
-            module, tuple(self.inputs), tuple(self.outputs), tuple(self.layers), self.folded, operators
+            module, tuple(self.inputs), tuple(self.outputs), tuple(self.layers), self.folded, operators, values
         )
+
+    def _remember(self, node: fx.Node) -> None:
+        """Where the output of a module now lies; one that is constant, or an input seen otherwise, is left out."""
+        value, marks = self.env[node], Marks(node)
+        if isinstance(value, Value) and value.node.op == "call_function":
+            for layer in marks.layers:
+                self.values.append(LayerValue.of(layer, value.node.name, value.packing, marks.folded))
 
     def _input(self, node: fx.Node, name: str) -> None:
         val = node.meta["val"]

@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 
 from edge4d.capture import Captured
 from edge4d.errors import InternalError
+from edge4d.lowering.boundaries import take_over
 from edge4d.lowering.values import Const
 
 __all__ = ["fold_batch_norm"]
@@ -89,8 +90,10 @@ def _fold(norm: fx.Node, conv: fx.Node, captured: Captured) -> None:
             nodes.append(node)
     conv.args = (conv.args[0], *nodes, *conv.args[3:])
     conv.kwargs = {name: value for name, value in conv.kwargs.items() if name != "bias"}
+    single = norm.target is aten.batch_norm.default
+    take_over(conv, norm if single else next((user for user in norm.users if user.args[1] == 0), norm))
     for user in list(norm.users):
-        if norm.target is aten.batch_norm.default:
+        if single:
             break
         if user.args[1] == 0:
             user.replace_all_uses_with(conv)

@@ -1,0 +1,195 @@
+"""The models that are compared: files of a runtime on it, anything else on PyTorch, all called with logical arrays."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge4d.artifact import in_type
+from edge4d.errors import Edge4dError, LoadError, UsageError
+from edge4d.ports import Port
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edge4d.subject import Subject
+    from edge4d.validators.parity import Tolerance
+
+__all__ = ["Contender", "OpenModels", "call", "check_count", "open_all", "open_models", "ports_of"]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A file that can be called.
+
+    Attributes:
+        path: the file.
+        run: takes logical arrays in the order of `ports`, or by their names when `named`.
+        ports: its inputs.
+        named: whether its inputs have names of their own.
+        note: what a user should know.
+        exact: makes the same model in float64; None for a file of a runtime.
+        tolerance: for the precision that an engine computes in, where that is not told by its types.
+        subject: the network, where PyTorch runs it.
+    """
+
+    path: Path
+    run: Callable[..., Any]
+    ports: tuple[Port, ...]
+    named: bool
+    note: str = ""
+    exact: Callable[[], Callable[..., Any]] | None = None
+    tolerance: Tolerance | None = None
+    subject: Subject | None = None
+
+
+def open_all(
+    paths: Sequence[Path],
+    shapes: Sequence[tuple[int, ...]],
+    factory: str | None,
+    trust_pickle: bool,
+    seed: int,
+    stack: ExitStack,
+) -> dict[Path, Contender]:
+    """Files of a runtime first: their inputs tell which shapes to give to a model that does not know its own."""
+    from edge4d.exporters import has_runtime
+    from edge4d.validators.tolerances import loosest, tolerance_for
+
+    models: dict[Path, Contender] = {}
+    for path in sorted(paths, key=lambda path: not has_runtime(path)):
+        if not path.exists():
+            raise LoadError(f"{path}: no such file", hint="check the path")
+        if has_runtime(path):
+            from edge4d.artifact import open as open_artifact
+
+            artifact = stack.enter_context(open_artifact(path))
+            told = artifact.session.details.get("precision"), artifact.session.metadata.get("edge4d.precision")
+            precision = loosest(*told)
+            allowed = tolerance_for(precision) if precision is not None else None
+            said = f"{path} computes in {precision}, limits: {allowed.to_text()}" if allowed is not None else ""
+            models[path] = Contender(path, artifact, tuple(artifact.inputs), named=True, note=said, tolerance=allowed)
+        else:
+            known = (port.shape for port in next(iter(models.values())).ports) if models else ()
+            models[path] = _from_torch(path, shapes, tuple(known), factory, trust_pickle, seed)
+    return models
+
+
+def _from_torch(
+    path: Path,
+    shapes: Sequence[tuple[int, ...]],
+    likely: Sequence[tuple[int, ...]],
+    factory: str | None,
+    trust_pickle: bool,
+    seed: int,
+) -> Contender:
+    import torch
+    from torch.utils import _pytree as pytree
+
+    from edge4d.loading.sniff import Format, sniff
+    from edge4d.subject import Subject
+
+    form = sniff(path)
+    if not shapes and form is not Format.PROGRAM and likely and all(size > 0 for shape in likely for size in shape):
+        shapes = likely
+    subject = Subject.of(
+        path,
+        shapes=shapes,
+        # A program or a script needs no factory, and is refused with one that is meant for another of the files.
+        factory=None if form in (Format.PROGRAM, Format.TORCHSCRIPT) else factory,
+        trust_pickle=trust_pickle,
+        seed=seed,
+    )
+    tensors = [x for x in pytree.tree_leaves((subject.args, subject.kwargs)) if isinstance(x, torch.Tensor)]
+    ports = tuple(
+        Port(f"input{i}", tuple(x.shape), tuple(x.shape), str(x.dtype).removeprefix("torch."))
+        for i, x in enumerate(tensors)
+    )
+    said = "" if not subject.notes or shapes is likely else f"{path}: {'; '.join(subject.notes)}"
+    exact = partial(subject.reference, double=True)
+    return Contender(path, subject.reference(), ports, named=False, note=said, exact=exact, subject=subject)
+
+
+def ports_of(models: Sequence[Contender], shapes: Sequence[tuple[int, ...]]) -> tuple[Port, ...]:
+    """The inputs that arrays are made for: of the first model that names them, with the shapes that the user gave."""
+    ports = next((model for model in models if model.named), models[0]).ports
+    if not shapes:
+        return ports
+    if len(shapes) != len(ports):
+        names = ", ".join(port.name for port in ports)
+        raise UsageError(f"--input-shape was given {len(shapes)} times, the model has {len(ports)} inputs: {names}")
+    return tuple(replace(port, shape=tuple(shape)) for port, shape in zip(ports, shapes, strict=True))
+
+
+def check_count(model: Contender, ports: Sequence[Port]) -> None:
+    """Refuse a model of another number of inputs.
+
+    Raises:
+        UsageError: it has one.
+    """
+    if len(model.ports) != len(ports):
+        count = f"{len(model.ports)} input{'' if len(model.ports) == 1 else 's'}"
+        names = ", ".join(port.name for port in model.ports)
+        raise UsageError(f"{model.path} takes {count} ({names}), another of the models takes {len(ports)}")
+
+
+def call(model: Contender, arrays: Sequence[np.ndarray], ports: Sequence[Port]) -> Any:
+    """Run a model on logical arrays made for `ports`; by name where it has these names, else in order."""
+    names = [port.name for port in ports]
+    by_name = model.named and {port.name for port in model.ports} == set(names)
+    own = {port.name: port for port in model.ports}
+    takers = [own[name] for name in names] if by_name else model.ports
+    arrays = [in_type(array, taker.dtype) for array, taker in zip(arrays, takers, strict=True)]
+    try:
+        return model.run(**dict(zip(names, arrays, strict=True))) if by_name else model.run(*arrays)
+    except Edge4dError:
+        raise
+    except Exception as error:  # of torch or of the user's own code, which may raise anything
+        shapes = ", ".join(
+            f"{name} {'x'.join(map(str, array.shape))}" for name, array in zip(names, arrays, strict=True)
+        )
+        raise UsageError(
+            f"{model.path} fails on the inputs {shapes}: {type(error).__name__}: {str(error).strip()[:500]}",
+            hint="check --input-shape (batch first) and --clips",
+        ) from error
+
+
+@dataclass(frozen=True)
+class OpenModels:
+    """Models of any kind that take the same logical arrays.
+
+    Attributes:
+        shapes: logical shape of each input.
+        run: a model's outputs, given its path and the inputs in order.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    run: Callable[..., Any]
+
+
+def open_models(
+    paths: Sequence[Path],
+    input_shapes: Sequence[tuple[int, ...]] = (),
+    *,
+    factory: str | None = None,
+    trust_pickle: bool = False,
+    stack: ExitStack,
+) -> OpenModels:
+    """Open models side by side; arguments and errors as of `check_parity`.
+
+    Args:
+        paths: of the models; the shapes are those of the first that knows its own.
+        input_shapes, factory, trust_pickle: as in `check_parity`.
+        stack: closes them.
+    """
+    models = open_all(list(dict.fromkeys(paths)), input_shapes, factory, trust_pickle, 0, stack)
+    ports = ports_of([models[path] for path in paths], input_shapes)
+    for model in models.values():
+        check_count(model, ports)
+    return OpenModels(
+        tuple(port.shape for port in ports), lambda path, *arrays: copy.deepcopy(call(models[path], arrays, ports))
+    )
