@@ -26,7 +26,8 @@ def lowered_stage(subject: Subject, artifact: Path) -> Callable[..., list[Any]]:
 
     Args:
         subject: the model.
-        artifact: whose recipe says which formulations were asked for; without a recipe the default ones are taken.
+        artifact: whose recipe says which formulations were asked for; without a recipe the default ones are taken, and
+            so they are for layers whose formulation was found by timing.
 
     Returns:
         Takes the tensors among the model's inputs as numpy arrays, flat and in order; returns logical arrays likewise.
@@ -50,7 +51,8 @@ def lowered_stage(subject: Subject, artifact: Path) -> Callable[..., list[Any]]:
         options.get("for"),
         options.get("formulations", ()),
         options.get("max_weight_growth"),
-        options.get("precision", "fp32"),
+        options.get("max_activation_memory"),
+        precision=options.get("precision", "fp32"),
     )
     lowered = lower(subject.model, subject.args, subject.kwargs, planner=planner)
 

@@ -124,7 +124,11 @@ class Subject:
         return module
 
     def fill(self, arrays: Sequence[Any], *, double: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments and keyword arguments with these arrays in place of their tensors, flat and in order."""
+        """Arguments and keyword arguments with these arrays in place of their tensors, flat and in order.
+
+        Floats get the width of the tensor whose place they take (float64 if `double`): they may have been made for an
+        artifact that takes float16.
+        """
         import torch
         from torch.utils import _pytree as pytree
 
@@ -132,7 +136,9 @@ class Subject:
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
         for i, array in zip(places, arrays, strict=True):
             tensor = torch.from_numpy(array)
-            leaves[i] = tensor.double() if double and tensor.is_floating_point() else tensor
+            if tensor.is_floating_point() and leaves[i].is_floating_point():
+                tensor = tensor.to(torch.float64 if double else leaves[i].dtype)
+            leaves[i] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, spec)
         return args, kwargs
 

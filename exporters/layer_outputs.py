@@ -105,8 +105,8 @@ def _results(graph: ir.Graph, provenance: Mapping[str, tuple[str, ...]]) -> dict
     final = {id(value) for value in graph.outputs}
     for node in graph:
         for value in node.outputs:
-            mark = provenance.get(value.name, ())
-            readers = [provenance.get(reader.outputs[0].name, ()) for reader, _ in value.uses()]
+            mark = provenance.get(value.name or "", ())
+            readers = [provenance.get(reader.outputs[0].name or "", ()) for reader, _ in value.uses()]
             if mark and (id(value) in final or any(reader[:1] != mark[:1] for reader in readers)):
                 results[mark[0]].append(value)
     return results

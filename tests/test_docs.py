@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import edge4d
 from edge4d.cli import main
 from edge4d.cli.app import VERBS
 from edge4d.lowering.registry import registered
@@ -214,6 +215,16 @@ def test_readme_python_runs(tmp_path, monkeypatch):
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(after["scores"]), model(clip), rtol=0, atol=1e-5)
     assert [port.name for port in onnxruntime.InferenceSession("model.onnx").get_inputs()] == ["clip"]
+
+
+def test_parity_python_reads_the_layers(tmp_path, monkeypatch, capsys):
+    torch.manual_seed(0)
+    monkeypatch.chdir(tmp_path)
+    assert edge4d.export(StandIn().eval(), (torch.randn(1, 3, 6, 8, 10),), output="model.onnx", parity=False).ok
+    runpy.run_path(str(write_script(tmp_path, ROOT / "docs" / "parity.md")))
+    printed = capsys.readouterr().out
+    assert re.search(r"^conv is \S+ packed as n?.* -> ", printed, re.M)
+    assert re.search(r"^head is output packed as ", printed, re.M)
 
 
 def test_every_refusal_in_the_readme_still_stands():

@@ -25,7 +25,7 @@ from edge4d.layer_values import METADATA_KEY, LayerValue
 from edge4d.packing import Packing
 from edge4d.source_layers import source_layers
 from edge4d.subject import Subject
-from edge4d.validators import ParityReport
+from edge4d.validators import ParityReport, tolerance_for
 from edge4d.validators.layers import LayersReport, layer_values
 
 pytest.importorskip("onnxruntime", reason="layers run in ONNX Runtime")
@@ -260,6 +260,19 @@ def test_layers_on_another_runtime(made):
     with exposed(folder / "net.onnx", "openvino") as candidate:
         found = compare_layers(Subject.of(net, (clip,)), candidate, [{"clip": clip.numpy()}])
     assert found.ok, found.to_text()
+
+
+def test_half_is_held_to_the_limits_of_half(made, tmp_path):
+    """Its inputs are of another width than the reference's, its nodes were rebuilt by a converter."""
+    folder, net, clip = made
+    half = tmp_path / "half.onnx"
+    export(net, (clip,), output=half, parity=False, precision="fp16", fp16_io=True)
+    report = check_parity(folder / "net.pt2", [half], layers=True)[half]
+    assert report.ok, report.to_text()
+    assert {row.allowed for row in report.layers.report.rows} == {tolerance_for("fp16").max_error}
+    bad = _damaged(half, tmp_path / "bad.onnx", "blocks.1.conv.weight")
+    found = check_parity(folder / "net.pt2", [bad], layers=True)[bad].layers
+    assert found.first.name == "blocks.1.norm"
 
 
 # ---- what cannot be compared ----------------------------------------------------------------------------------------

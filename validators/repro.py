@@ -78,7 +78,8 @@ def write_repro(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, arrays in (("inputs", inputs), ("reference", reference), ("candidate", candidate)):
-            np.savez(folder / f"{name}.npz", **{key: np.asarray(array) for key, array in arrays.items()})
+            held: dict[str, Any] = {key: np.asarray(array) for key, array in arrays.items()}
+            np.savez(folder / f"{name}.npz", **held)
         if isinstance(model, Path):
             for file in _files(model):
                 target = folder / file.relative_to(model.parent)

@@ -124,7 +124,8 @@ class _Interpreter:
                 self._remember(node)
             else:
                 raise InternalError(f"captured graph holds a {node.op} node {node.name!r}")
-        module, values = None, ()
+        module = None
+        values: tuple[LayerValue, ...] = ()
         if all(layer.becomes is not None for layer in self.layers):
             self.b.graph.eliminate_dead_code()
             module = _module(self.b)
