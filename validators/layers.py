@@ -160,7 +160,7 @@ def expose(path: Path, folder: Path) -> tuple[Path, dict[str, LayerValue]]:
     if not layers:
         raise UsageError(
             f"{path} does not say which of its values are the outputs of layers",
-            hint="export it again with this version of edge4d; --dynamic batch and what other tools wrote or optimised lack it",
+            hint="export it again with this edge4d; --dynamic batch and what other tools wrote or optimised lack it",
         )
     _return(model, [value.value for value in layers.values()])
     for file in beside:
