@@ -14,7 +14,7 @@ from edge4d.errors import Edge4dError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["compare", "main", "read_rows", "render"]
+__all__ = ["compare", "main", "markdown", "read_rows", "render"]
 
 Row = dict[str, Any]
 
@@ -76,7 +76,7 @@ def render(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return "\n".join([_markdown(head, body, left=3), "", *_circumstances(rows)])
+    return "\n".join([markdown(head, body, left=3), "", *_circumstances(rows)])
 
 
 def compare(before: Sequence[Row], after: Sequence[Row]) -> str:
@@ -103,7 +103,7 @@ def compare(before: Sequence[Row], after: Sequence[Row]) -> str:
                 _said(100 * (since / ratio - 1), "+.1f", " %"),
             ]
         )
-    lines = [_markdown(head, body, left=2), "", "Before:", "", *_circumstances(before), "", "After:", ""]
+    lines = [markdown(head, body, left=2), "", "Before:", "", *_circumstances(before), "", "After:", ""]
     lines += _circumstances(after)
     shared = [(old[key], new[key]) for key in old if key in new]
     differing = [
@@ -186,7 +186,7 @@ def _circumstances(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _markdown(head: list[str], body: list[list[str]], *, left: int) -> str:
+def markdown(head: list[str], body: list[list[str]], *, left: int) -> str:
     """A markdown table whose source is aligned too; the first `left` columns are flushed left."""
     widths = [max(3, *(len(line[i]) for line in [head, *body])) for i in range(len(head))]
     rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]

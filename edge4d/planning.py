@@ -213,14 +213,19 @@ def estimates(spec: ConvSpec, planner: Planner) -> tuple[dict[str, float], bool]
 
     Where only some could be timed, the others do not compete; where none could, the prediction stands.
     """
-    from edge4d.lowering.conv.cost import GENERAL
+    from edge4d.lowering.conv.rates import GENERAL, RATES
 
     found = costs(spec)
-    allowed = {name: cost for name, cost in found.items() if _allowed(spec, name, cost, planner)}
-    if not allowed:  # no limit can be kept: the one that asks for least
-        least = min(found, key=lambda name: found[name].held)
-        allowed = {least: found[least]}
-    predicted = {name: GENERAL.milliseconds(cost) for name, cost in allowed.items()}
+    without = MILDER[planner.mild] | AVOIDED.get(planner.precision, frozenset())
+    if planner.runtime is not None:
+        without |= RUNTIMES[planner.runtime]
+    found = {name: cost for name, cost in found.items() if name not in without} or found
+    allowed = {name: cost for name, cost in found.items() if _within(spec, cost, planner)}
+    if not allowed:  # a layer has to become something: what asks least of the memory that is limited
+        least = min((cost.held, cost.weights) for cost in found.values())
+        allowed = {name: cost for name, cost in found.items() if (cost.held, cost.weights) == least}
+    rates = RATES.get(planner.runtime or "", GENERAL)
+    predicted = {name: rates.milliseconds(cost) for name, cost in allowed.items()}
     if planner.tuner is None or len(predicted) == 1:
         return predicted, False
     limit = WORTH_TIMING * min(predicted.values())
@@ -229,18 +234,11 @@ def estimates(spec: ConvSpec, planner: Planner) -> tuple[dict[str, float], bool]
     return (timed, True) if timed else (predicted, False)
 
 
-def _allowed(spec: ConvSpec, name: str, cost: Cost, planner: Planner) -> bool:
-    if planner.runtime is not None and name in RUNTIMES[planner.runtime]:
+def _within(spec: ConvSpec, cost: Cost, planner: Planner) -> bool:
+    """Whether a formulation keeps the user's limits on memory."""
+    held, own = cost.held * spec.x.dtype.itemsize, math.prod(spec.weight.shape)
+    if planner.max_activation_memory is not None and held > planner.max_activation_memory:
         return False
-    if name in MILDER[planner.mild]:
-        return False
-    if planner.max_activation_memory is not None:
-        held = cost.held * spec.x.dtype.itemsize
-        if held > planner.max_activation_memory:
-            return False
-    if name in AVOIDED.get(planner.precision, ()):
-        return False
-    own = math.prod(spec.weight.shape)
     return planner.max_weight_growth is None or cost.weights <= planner.max_weight_growth * own
 
 

@@ -17,6 +17,9 @@ __all__ = ["MAX_ERROR", "error_of", "lower_within"]
 MAX_ERROR = 1e-5
 """How far a network may stray by default, relative to the range of each output."""
 
+_WORTH = 2.0
+"""Where no plan keeps the limit: how many times closer the mildest must come for the fastest to be given up."""
+
 
 def lower_within(
     subject: Subject, planner: Planner, limit: float, seed: int, lower: Callable[[Planner], Lowered]
@@ -36,19 +39,25 @@ def lower_within(
     error = error_of(subject, lowered, seed)
     if error is None or error <= limit:
         return lowered, planner
-    first, tried = error, planner
+    first, fastest, tried = error, lowered, planner
     while tried.mild + 1 < len(MILDER):
         tried = replace(tried, mild=tried.mild + 1)
         lowered = lower(tried)
         error = error_of(subject, lowered, seed)
         if error is None or error <= limit:
             break
+    if error is not None and error > limit and first <= _WORTH * error:
+        subject.notes.append(
+            f"the network strays by {first:.2g} of the range, more than --max-error {limit:g}, and by {error:.2g} "
+            "without any transform: its own layers amplify rounding, as PyTorch's do; the fastest plan stands"
+        )
+        return fastest, planner
     said = (
         f"the fastest plan strays by {first:.2g} of the output's range, more than --max-error {limit:g}; planned again"
     )
     without = ", ".join(sorted(MILDER[tried.mild]))
     if error is not None and error > limit:
-        said += f" without {without}, it still strays by {error:.2g}: its own layers amplify rounding, as PyTorch's do"
+        said += f" without {without}, it still strays by {error:.2g}"
     else:
         said += f" without {without}: {error or 0:.2g}"
     subject.notes.append(said)

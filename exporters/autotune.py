@@ -67,6 +67,8 @@ class Autotuner:
         budget: seconds that all timing may take; layers after that are not timed.
         threads: of the runtime; None for its own choice.
         folder: where times are kept; None for `cache_folder`.
+        timeout: seconds to load a layer, and for each run; 0 loads it into this process, where nothing stops a compiler
+            that hangs, and where times hold no passing of arrays between processes.
         progress: told a line for each layer that is timed.
 
     Attributes:
@@ -85,11 +87,13 @@ class Autotuner:
         budget: float = math.inf,
         threads: int | None = None,
         folder: Path | None = None,
+        timeout: float | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
         version = require(exporter).version
         self.exporter = exporter
         self.threads = threads
+        self.timeout = timeout
         self.left = budget
         self.progress = progress
         self.timed: set[str] = set()
@@ -158,7 +162,7 @@ class Autotuner:
                     file = Path(folder, f"{name}.onnx")
                     onnx.save(layer_model(spec, name), file)
                     try:
-                        sessions[name] = self.exporter.open(file, **options)
+                        sessions[name] = self.exporter.open(file, timeout=self.timeout, **options)
                     except Edge4dError as error:
                         self.failures.append(f"{name}: {error.message}")
                 found: dict[str, list[float]] = {name: [] for name in sessions}
@@ -172,7 +176,8 @@ class Autotuner:
                             feeds = {session.inputs[0].name: clip.astype(session.inputs[0].dtype)}
                         started = time.perf_counter()
                         session.run(feeds)
-                        found[name].append((time.perf_counter() - started) * 1e3)
+                        took = (time.perf_counter() - started) * 1e3
+                        found[name].append((session.spent or {}).get("compute", took))
                     if turn >= _WARMUP and time.perf_counter() - begun > _LONGEST:
                         break
             finally:

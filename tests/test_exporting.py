@@ -84,8 +84,8 @@ def test_nodes_and_weights_are_named_after_the_source_layers(report):
     model = onnx.load(report.path)
     onnx.checker.check_model(model, full_check=True)
     assert {t.name for t in model.graph.initializer} >= {
-        "stem.0.weight.winograd",
-        "stem.0.bias.winograd",
+        "stem.0.weight.folded",
+        "stem.0.bias.folded",
         "body.weight.folded",
         "body.bias.folded",
         "head.weight",

@@ -38,7 +38,7 @@ def chosen(**asked):
 
 
 def test_what_is_cheapest_is_chosen():
-    assert chosen() == {"stem": "winograd-4", "body.0": "winograd-4", "body.2": "winograd-4"}
+    assert chosen() == {"stem": "stacked", "body.0": "winograd-4", "body.2": "winograd-4"}
 
 
 def test_a_runtime_leaves_out_what_it_handles_badly():
@@ -121,3 +121,9 @@ def test_the_command_line_takes_them(tmp_path, capsys):
     assert [layer["becomes"] for layer in layers if layer["macs"]][-1] == "stacked"
     assert main(["plan", str(path), "--for", "toaster"]) == 2
     assert "known: onnxruntime" in capsys.readouterr().err
+
+
+def test_limits_of_memory_do_not_bring_back_what_a_runtime_cannot_run():
+    for asked in (dict(runtime="rknn"), dict(precision="int8")):
+        ways = set(chosen(max_activation_memory=0, max_weight_growth=1, **asked).values())
+        assert not ways & {"winograd-2", "winograd-3", "winograd-4", "short"}

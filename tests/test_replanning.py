@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import edge4d
+from edge4d import replanning
 from edge4d.errors import UsageError
 from edge4d.lowered import lower
 from edge4d.planning import MILDER, Planner
@@ -65,6 +66,15 @@ def test_what_cannot_be_reached_is_said(subject):
     _, planner = lower_within(subject, Planner(), 1e-12, 0, lowering(subject))
     assert planner.mild == len(MILDER) - 1
     assert "it still strays by" in subject.notes[0]
+
+
+def test_what_a_milder_plan_does_not_mend_costs_no_speed(subject, monkeypatch):
+    found = iter([3e-5, 2.9e-5, 2.8e-5])
+    monkeypatch.setattr(replanning, "error_of", lambda *_: next(found))
+    lowered, planner = lower_within(subject, Planner(), 1e-5, 0, lowering(subject))
+    assert planner.mild == 0
+    assert ways(lowered) & MILDER[1]
+    assert "the fastest plan stands" in subject.notes[0]
 
 
 def test_export_takes_the_limit(tmp_path):

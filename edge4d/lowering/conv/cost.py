@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge4d.lowering.conv.spec import ConvSpec
 
-__all__ = ["GENERAL", "WORK", "Cost", "Rates", "frame_macs", "frame_sizes"]
+__all__ = ["WORK", "Cost", "Rates", "frame_macs", "frame_sizes"]
 
 WORK = ("wide", "narrow", "grouped", "depthwise", "ragged", "matrix", "moved", "calls")
 """Kinds of work. The first five are multiply-accumulates of 2-D convolutions: of at least 16 input channels a group;
@@ -54,9 +54,10 @@ class Cost:
         return "grouped" if self.groups > 1 else "narrow"
 
     @property
-    def work(self) -> tuple[int, ...]:
-        """Amounts in the order of `WORK`."""
-        convolved = tuple(self.macs if kind == self.kind else 0 for kind in WORK[:5])
+    def work(self) -> tuple[float, ...]:
+        """Amounts in the order of `WORK`; few channels fill the vector units in part, and count for more."""
+        filled = min(4.0, max(1.0, _FULL / self.channels)) if self.kind in ("narrow", "grouped") else 1.0
+        convolved = tuple(self.macs * filled if kind == self.kind else 0 for kind in WORK[:5])
         return (*convolved, self.matrix_macs, self.moved, self.calls)
 
 
@@ -64,7 +65,7 @@ class Cost:
 class Rates:
     """Nanoseconds for one of each kind of `WORK` on one runtime, on one core of the machine it was fitted on.
 
-    Only their proportions matter: they rank formulations of one layer.
+    Only their proportions matter: they rank formulations of one layer. `benchmarks/calibrate.py` fits them.
     """
 
     wide: float
@@ -80,12 +81,6 @@ class Rates:
         """The prediction for one layer."""
         rates: tuple[float, ...] = tuple(getattr(self, kind) for kind in WORK)
         return sum(rate * amount for rate, amount in zip(rates, cost.work, strict=True)) / 1e6
-
-
-GENERAL = Rates(
-    wide=0.01, narrow=0.03, grouped=0.04, depthwise=0.04, ragged=0.08, matrix=0.03, moved=0.16, calls=3000.0
-)
-"""Of a CPU with vector instructions: set by hand after timing layers on ONNX Runtime; `--autotune` measures."""
 
 
 def frame_macs(spec: ConvSpec) -> int:

@@ -26,8 +26,9 @@ __all__ = ["applies", "cost", "rewrite"]
 
 aten = torch.ops.aten
 
-_MOST_GROWTH = 16
-"""How many times their own size the banded weights may get; beyond it no clip is so short that this pays."""
+_MOST_GROWTH, _MOST_GROWTH_DEPTHWISE = 16, 128
+"""How many times their own size the banded weights may get; beyond it no clip is so short that this pays. Those of a
+depthwise kernel are few."""
 
 
 def applies(spec: ConvSpec) -> str | None:
@@ -41,7 +42,8 @@ def applies(spec: ConvSpec) -> str | None:
     if any(before != after for before, after in spec.padding[1:]):
         return "spatial padding that differs before and after"
     frames, results = spec.x.shape[T_AXIS], spec.shape[T_AXIS]
-    if frames * results > _MOST_GROWTH * spec.kernel[0]:
+    most = _MOST_GROWTH_DEPTHWISE if spec.weight.shape[1] == 1 else _MOST_GROWTH
+    if frames * results > most * spec.kernel[0]:
         return f"{frames} frames by {results}: the weights would grow {frames * results / spec.kernel[0]:.0f} times"
     return None
 
