@@ -46,7 +46,7 @@ class Row:
         structure, title: as `edge4d.blocks` and as the paper spells it.
         parameters: of the whole network.
         macs: multiply-accumulates of the 3D-Net for one clip, as the module is written.
-        graph_macs: the same of the lowered 4-D graph, which skips taps that only see padding.
+        graph_macs: the same of the lowered 4-D graph: transforms save products, folded time multiplies zeros.
         paper: the paper's line; None for another network than the paper's.
         frames_per_s: of the whole network in ONNX Runtime; None when it was not measured.
         latency_ms: median of one clip.

@@ -55,7 +55,9 @@ def test_counting_alone():
     assert [row.structure for row in found.rows] == ["conv3d", "proposed-add"]
     conv, add = found.rows
     assert add.parameters < conv.parameters
-    assert 0 < conv.graph_macs < conv.macs  # taps in the padding
+    # taps in the padding are left out, transforms save products, folded time multiplies zeros
+    assert 0 < conv.graph_macs != conv.macs
+    assert add.graph_macs < conv.graph_macs
     assert conv.paper is None
     assert conv.frames_per_s is None
     assert found.ok

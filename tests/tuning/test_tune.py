@@ -127,7 +127,7 @@ def test_only_the_same_run_goes_on(run, tmp_path):
 
 
 def test_the_budget_ends_a_run_with_the_best_so_far(run):
-    report = run(options=TuneOptions(steps=100_000, batch=8, every=4, budget=4.0))
+    report = run(options=TuneOptions(steps=100_000, batch=8, every=4, budget=4.0, patience=100_000))
     assert report.ended == "the budget is used up"
     assert 0 < report.steps < 100_000
     assert report.path.exists()
