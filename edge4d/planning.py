@@ -83,6 +83,9 @@ RUNTIMES: dict[str, frozenset[str]] = {
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
 convolution with a change of layout before it, which it runs on the CPU."""
 
+GENERAL_WITHOUT = frozenset({"regrouped"})
+"""Left out of a graph that is meant for all runtimes: it has been timed on CPUs only, and its gain there is small."""
+
 AVOIDED: dict[str, frozenset[str]] = {"int8": _MATRIX_FORMS | {"winograd-split"}}
 """What a precision cannot bear. Winograd's sums of frames and its combined taps have ranges so unlike each other that
 eight bits for all of them lose the small ones; docs/precision.md has the figures."""
@@ -217,8 +220,7 @@ def estimates(spec: ConvSpec, planner: Planner) -> tuple[dict[str, float], bool]
 
     found = costs(spec)
     without = MILDER[planner.mild] | AVOIDED.get(planner.precision, frozenset())
-    if planner.runtime is not None:
-        without |= RUNTIMES[planner.runtime]
+    without |= GENERAL_WITHOUT if planner.runtime is None else RUNTIMES[planner.runtime]
     found = {name: cost for name, cost in found.items() if name not in without} or found
     allowed = {name: cost for name, cost in found.items() if _within(spec, cost, planner)}
     if not allowed:  # a layer has to become something: what asks least of the memory that is limited
