@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,22 @@ _SHOWN = 8
 
 
 def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Parse, gate, configure, build; see `edge4d.exporters.assembling.Compiler`."""
+    """Parse, gate, configure, build; see `edge4d.exporters.assembling.Compiler`.
+
+    TensorRT calls the logger while it holds a lock, and freeing a builder takes the same lock: a garbage collection
+    within the logger that meets an earlier builder would wait for ever. So there is one before, and none meanwhile.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return _compile(order)
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _compile(order: Mapping[str, Any]) -> dict[str, Any]:
     from edge4d.artifact import metadata_of
     from edge4d.validators.reading import read_model
 
