@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["PICTURES", "VIDEOS", "clips_of"]
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-VIDEOS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".wmv", ".flv"})
+VIDEOS = frozenset(
+    {".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif", ".wmv", ".flv", ".ts", ".3gp"}
+)
 
 _Source = tuple[str, Callable[[], Iterator[Any]]]
 """What a clip is called, and its frames as Pillow images."""

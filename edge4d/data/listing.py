@@ -6,8 +6,9 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from edge4d.data.videos import SUFFIXES, VideoFile
+from edge4d.data.videos import VideoFile
 from edge4d.errors import UsageError
+from edge4d.frames import VIDEOS
 
 __all__ = ["Listing", "list_folder", "list_table"]
 
@@ -27,11 +28,11 @@ def list_folder(folder: Path, split: Path | None = None) -> Listing:
     Raises:
         UsageError: no video is found, or the split file names a class that is no folder.
     """
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEOS and p.is_file())
     if not found:
         raise UsageError(
             f"--data {folder}: no video in this folder",
-            hint=f"looked for {' '.join(sorted(SUFFIXES))}, in its subfolders too",
+            hint=f"looked for {' '.join(sorted(VIDEOS))}, in its subfolders too",
         )
     nested = [p for p in found if p.parent != folder]
     if nested and len(nested) < len(found):

@@ -20,10 +20,7 @@ from edge4d.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SUFFIXES", "VideoClips", "VideoFile"]
-
-SUFFIXES = frozenset({".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts", ".3gp"})
-"""Names of files that are taken for videos in a folder; a list may name any file."""
+__all__ = ["VideoClips", "VideoFile"]
 
 _JITTER = 1.25
 """Training draws the shorter side from its set size up to this many times it."""

@@ -363,3 +363,22 @@ def test_r3d_18_in_its_5d_and_its_4d_form(tmp_path):
     recipe = json.loads((tmp_path / "4d.engine.json").read_text())["engine"]
     assert recipe["tensors_checked"] > recipe["layers"]
     assert recipe["metadata"][f"edge4d.packing.{report.inputs[0].name}"] == "n c t h w -> (n t) c h w"
+
+
+def test_nothing_is_collected_while_tensorrt_may_hold_its_lock(monkeypatch):
+    """A builder that the collector frees within the logger waits for the lock that the logger's caller holds."""
+    import gc
+
+    from edge4d.exporters import tensorrt_build
+
+    seen = []
+
+    def fail(_order):
+        seen.append(gc.isenabled())
+        raise RuntimeError("as a parser may")
+
+    monkeypatch.setattr(tensorrt_build, "_compile", fail)
+    with pytest.raises(RuntimeError, match="as a parser may"):
+        tensorrt_build.compile_engine({})
+    assert seen == [False]
+    assert gc.isenabled()
