@@ -125,7 +125,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         text = str(error).strip().split("\n\n")[0][:800]
         if "data-dependent" in str(error).lower() or "DataDependent" in type(error).__name__:
             raise CaptureError(
-                f"{type(model).__name__} decides by the values of its input{at} (data-dependent control flow): {text}",
+                f"{type(model).__name__} decides by the values of its input (data-dependent control flow){at}: {text}",
                 hint="replace the Python `if`/loop over tensor values by torch.where, or by a fixed number of steps",
             ) from error
         raise CaptureError(

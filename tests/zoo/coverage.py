@@ -5,6 +5,7 @@ With names, only those networks run and their lines are replaced; the others are
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 import time
@@ -73,7 +74,7 @@ def run(entry: ZooModel, folder: Path) -> Outcome:
     except (CaptureError, LoweringError) as error:
         lines = [line.strip() for line in error.message.splitlines() if line.strip()]
         why = lines[1] if len(lines) > 1 and isinstance(error, LoweringError) else lines[0]
-        short = why.split(" at ")[0].split(": Could not")[0][:120]
+        short = re.split(r" at | in `|: Could not", why)[0][:120]  # the page names no line of another package
         return Outcome(entry, f"refused: {short}", None, 0, time.perf_counter() - begun)
     seconds = time.perf_counter() - begun
     assert report.gate.ok, report.gate.to_text()
