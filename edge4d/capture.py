@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from edge4d.errors import CaptureError
+from edge4d.lowering.recurrent import is_whole
 from edge4d.lowering.registry import registered
 from edge4d.lowering.values import Const
 from edge4d.quiet import quiet
@@ -66,7 +67,8 @@ def capture(
             program = _export(model, args, dict(kwargs or {}))
     table = torch.export.default_decompositions()
     for op in registered():
-        table.pop(op, None)  # type: ignore[no-untyped-call]
+        if all(is_whole(node) for node in program.graph.nodes if node.target is op):
+            table.pop(op, None)  # type: ignore[no-untyped-call]
     with quiet():
         program = program.run_decompositions(table)
     signature = program.graph_signature

@@ -105,18 +105,24 @@ class PreluSpec:
 
 @lowers(aten.prelu.default)
 class Prelu:
-    """PReLU: where(x > 0, x, weight · x)."""
+    """PReLU in the fewest and fastest calls that give the same numbers, infinities included."""
 
     def check(self, site: Site) -> PreluSpec | Decline:
         return PreluSpec(site.take("self"), site.take("weight"))
 
     def rewrite(self, b: Builder, spec: PreluSpec) -> Value:
         weight, rank = spec.weight, len(spec.x.shape)
+        known = weight.tensor.double() if isinstance(weight, Const) else None
+        if known is not None and bool((known == known.flatten()[0]).all()):
+            return b.lower(aten.leaky_relu.default, spec.x, known.flatten()[0].item())  # type: ignore[no-any-return]
         if rank > 1:
             weight = b.lower(aten.view.default, weight, [1, *weight.shape, *[1] * (rank - 2)])
-        scaled = b.lower(aten.mul.Tensor, spec.x, weight)
-        positive = b.lower(aten.gt.Scalar, spec.x, 0)
-        result: Value = b.lower(aten.where.self, positive, spec.x, scaled)
+        if known is not None and bool(((known <= 1) & (known != 0)).all()):
+            # up to a slope of 1 the larger of x and weight · x is the right one; 0 · inf would be no number
+            scaled = b.lower(aten.mul.Tensor, spec.x, weight)
+            return b.lower(aten.maximum.default, spec.x, scaled)  # type: ignore[no-any-return]
+        below = b.lower(aten.mul.Tensor, b.lower(aten.clamp_max.default, spec.x, 0), weight)
+        result: Value = b.lower(aten.add.Tensor, b.lower(aten.relu.default, spec.x), below)
         return result
 
 

@@ -134,6 +134,11 @@ POINTWISE = {
     "atan2": lambda x: torch.atan2(x, x + 3),
     "prelu": nn.PReLU(4),
     "prelu_one": nn.PReLU(),
+    "prelu_channels": lambda x: F.prelu(x, x.new_tensor([0.2, -0.4, 1, 0.9])),
+    "prelu_zero": lambda x: F.prelu(x, x.new_tensor([0.2, 0, 0.5, 0.3])),
+    "prelu_steep": lambda x: F.prelu(x, x.new_tensor([0.2, 3, -2, 1])),
+    "prelu_computed": lambda x: F.prelu(x, x.mean((0, 2, 3, 4))),
+    "prelu_infinite": lambda x: F.prelu(torch.where(x > 1, torch.inf, x), x.new_tensor([0.2, 0, 0.5, 0.3])).clamp(max=9),
     "dropout": nn.Dropout3d(0.5),
     "softmin_max": lambda x: torch.maximum(x, -x) - torch.minimum(x, x * 0),
 }
@@ -175,6 +180,13 @@ def test_broadcasting_between_differently_permuted_and_viewed_operands():
         return a + b, a.reshape(2, 3, 30, 4) * b.reshape(2, 3, 30, 4)
 
     lowered_equals_eager(Fn(function), clip(2, 4, 3, 5, 6), clip(2, 4, 3, 5, 6, seed=5))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (4, 1, 1, 1), (2, 4, 3, 5, 6)], ids=str)
+def test_a_computed_number_meets_a_constant(shape):
+    constant = clip(*shape, seed=7)
+    lowered_equals_eager(Fn(lambda x: x.mean() + constant), clip(2, 4, 3, 5, 6))
+    lowered_equals_eager(Fn(lambda x: torch.where(x.sum() > 0, constant, constant * x.mean())), clip(2, 3))
 
 
 def test_views_without_a_common_refinement():
