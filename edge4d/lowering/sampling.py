@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from edge4d.lowering.values import Const, Operand
 from edge4d.packing import Packing
 
 if TYPE_CHECKING:
+    from torch._ops import OpOverload
+
     from edge4d.lowering.builder import Builder
 
 aten = torch.ops.aten
@@ -66,87 +69,102 @@ class GridSample:
 
 def _volume(b: Builder, spec: SampleSpec) -> Operand:
     n, c, *sizes = spec.x.shape
+    x = spec.x
+    if spec.padding == _ZEROS:  # a border of zeros is what the places outside read
+        x = b.lower(aten.constant_pad_nd.default, x, [1, 1] * 3)
+        sizes = [size + 2 for size in sizes]
     out = spec.grid.shape[1:4]
-    count = n * math.prod(out)
-    rows = b.lower(aten.permute.default, spec.x, [0, 2, 3, 4, 1])
+    count = math.prod(out)
+    rows = b.lower(aten.permute.default, x, [0, 2, 3, 4, 1])
     rows = b.lower(aten.reshape.default, rows, [n * math.prod(sizes), c])
-    clips = torch.arange(n).repeat_interleave(math.prod(out)) * sizes[0]  # the clips' depths lie one after another
-    corners: list[list[tuple[Operand, Operand | None, Operand | None]]] = []
-    for axis, size in enumerate(sizes):
-        coordinate = b.lower(aten.select.int, spec.grid, 4, 2 - axis)
-        coordinate = b.lower(aten.reshape.default, coordinate, [count])
-        corners.append(_corners(b, _position(b, coordinate, size, spec), size, spec))
+    ends = _ends(b, _positions(b, b.lower(aten.reshape.default, spec.grid, [n * count, 3]), spec), spec)
+    corners: list[list[tuple[Operand, Operand | None]]] = [[], [], []]
+    for place, weight in ends:
+        place = _in_rows(b, place, spec, sizes, n, count)
+        for axis in range(3):  # the grid's last axis begins with that of W
+            part = b.lower(aten.slice.Tensor, weight, 1, 2 - axis, 3 - axis) if weight is not None else None
+            corners[axis].append((b.lower(aten.select.int, place, 1, 2 - axis), part))
     total: Operand | None = None
-    for combination in itertools.product(*corners):
-        place: Operand | None = None
-        factor: Operand | None = None
-        for size, (index, weight, inside) in zip(sizes, combination, strict=True):
-            if place is None:
-                first = Const(clips, f"{b.at.layer}.clips".strip("."))
-                place = b.lower(aten.add.Tensor, index, first) if n > 1 else index
-            else:
-                place = b.lower(aten.add.Tensor, b.lower(aten.mul.Scalar, place, size), index)
-            for part in (weight, inside):
-                if part is not None:
-                    factor = part if factor is None else b.lower(aten.mul.Tensor, factor, part)
-        assert place is not None
+    for corner in itertools.product(*corners):
+        place = _joined(b, aten.add.Tensor, [place for place, _ in corner])
         sample = select_places(b, rows, 0, place)
-        if factor is not None:
-            sample = b.lower(aten.mul.Tensor, sample, b.lower(aten.unsqueeze.default, factor, 1))
+        weights = [weight for _, weight in corner if weight is not None]
+        if weights:
+            sample = b.lower(aten.mul.Tensor, sample, _joined(b, aten.mul.Tensor, weights))
         total = sample if total is None else b.lower(aten.add.Tensor, total, sample)
-    assert total is not None
     total = b.lower(aten.reshape.default, total, [n, *out, c])
     result: Operand = b.lower(aten.permute.default, total, [0, 4, 1, 2, 3])
     return result
 
 
-def _position(b: Builder, x: Operand, size: int, spec: SampleSpec) -> Operand:
-    """Coordinates in [-1, 1] as positions along an axis of `size`, brought inside as the padding says."""
+def _joined(b: Builder, op: OpOverload, operands: list[Operand]) -> Operand:
+    first, *rest = operands
+    for operand in rest:
+        first = b.lower(op, first, operand)
+    return first
+
+
+def _row(values: Iterable[float], like: Operand, name: str) -> Const:
+    """One number for each axis of the volume, D first, as a row (1, 3) that meets coordinates, W first."""
+    return Const(torch.tensor([list(values)[::-1]], dtype=like.dtype), name)
+
+
+def _positions(b: Builder, x: Operand, spec: SampleSpec) -> Operand:
+    """Coordinates (places, 3) in [-1, 1] as positions along each axis, brought inside as the padding says."""
+    sizes = spec.x.shape[2:]
+    x = b.lower(aten.add.Scalar, x, 1)
     if spec.align_corners:
-        x = b.lower(aten.mul.Scalar, b.lower(aten.div.Scalar, b.lower(aten.add.Scalar, x, 1), 2), size - 1)
+        x = b.lower(aten.div.Scalar, x, 2)
+        x = b.lower(aten.mul.Tensor, x, _row((size - 1 for size in sizes), x, "lengths"))
     else:
-        x = b.lower(aten.mul.Scalar, b.lower(aten.add.Scalar, x, 1), size)
+        x = b.lower(aten.mul.Tensor, x, _row(sizes, x, "sizes"))
         x = b.lower(aten.div.Scalar, b.lower(aten.sub.Scalar, x, 1), 2)
     if spec.padding == _REFLECTION:
-        x = _reflected(b, x, size, spec.align_corners)
-    if spec.padding in (_BORDER, _REFLECTION):
-        x = b.lower(aten.clamp.default, x, 0, size - 1)
-    return x
+        x = _reflected(b, x, spec)
+    first = -1 if spec.padding == _ZEROS else 0
+    result: Operand = b.lower(aten.minimum.default, b.lower(aten.clamp_min.default, x, first), _last(spec, x))
+    return result
 
 
-def _reflected(b: Builder, x: Operand, size: int, align_corners: bool) -> Operand:
+def _reflected(b: Builder, x: Operand, spec: SampleSpec) -> Operand:
     """Mirrored at the centres (align_corners) or the edges of the outer elements: a triangle wave."""
-    low, high = (0.0, size - 1.0) if align_corners else (-0.5, size - 0.5)
-    span = high - low
-    if span == 0:
-        return b.lower(aten.mul.Scalar, x, 0)  # type: ignore[no-any-return]
+    low = 0.0 if spec.align_corners else -0.5
+    spans = [size - 1 if spec.align_corners else size for size in spec.x.shape[2:]]
+    wave = _row((2 * (span or 1) for span in spans), x, "wave")  # an axis of one element is brought inside later
     distance = b.lower(aten.abs.default, b.lower(aten.sub.Scalar, x, low))
     # |((d + span) mod 2·span) − span| is d on even flips, span − d on odd ones, seen from the far end
-    turns = b.lower(aten.floor.default, b.lower(aten.div.Scalar, distance, 2 * span))
-    within = b.lower(aten.sub.Tensor, distance, b.lower(aten.mul.Scalar, turns, 2 * span))
-    back = b.lower(aten.rsub.Scalar, within, 2 * span)
+    turns = b.lower(aten.floor.default, b.lower(aten.div.Tensor, distance, wave))
+    within = b.lower(aten.sub.Tensor, distance, b.lower(aten.mul.Tensor, turns, wave))
+    back = b.lower(aten.sub.Tensor, wave, within)
     result: Operand = b.lower(aten.add.Scalar, b.lower(aten.minimum.default, within, back), low)
     return result
 
 
-def _corners(
-    b: Builder, x: Operand, size: int, spec: SampleSpec
-) -> list[tuple[Operand, Operand | None, Operand | None]]:
-    """The one or two places that a position reads along an axis: (place inside the axis, weight, 1 where inside)."""
+def _ends(b: Builder, x: Operand, spec: SampleSpec) -> list[tuple[Operand, Operand | None]]:
+    """The one or two places that positions read along each axis, with the weight of each: (places, 3) both."""
     if spec.mode == _NEAREST:
-        ends: list[tuple[Operand, Operand | None]] = [(b.lower(aten.round.default, x), None)]
-    else:
-        low = b.lower(aten.floor.default, x)
-        above = b.lower(aten.sub.Tensor, x, low)
-        ends = [(low, b.lower(aten.rsub.Scalar, above, 1)), (b.lower(aten.add.Scalar, low, 1), above)]
-    result = []
-    for end, weight in ends:
-        inside = None
-        if spec.padding == _ZEROS:
-            within = b.lower(
-                aten.logical_and.default, b.lower(aten.ge.Scalar, end, 0), b.lower(aten.lt.Scalar, end, size)
-            )
-            inside = b.lower(aten._to_copy.default, within, dtype=x.dtype)
-        place = b.lower(aten._to_copy.default, b.lower(aten.clamp.default, end, 0, size - 1), dtype=torch.int64)
-        result.append((place, weight, inside))
-    return result
+        return [(b.lower(aten.round.default, x), None)]
+    low = b.lower(aten.floor.default, x)
+    above = b.lower(aten.sub.Tensor, x, low)
+    # a position on the last element reads the next one with weight 0
+    high = b.lower(aten.minimum.default, b.lower(aten.add.Scalar, low, 1), _last(spec, x))
+    return [(low, b.lower(aten.rsub.Scalar, above, 1)), (high, above)]
+
+
+def _last(spec: SampleSpec, like: Operand) -> Const:
+    """The last place along each axis: an element, or the border of zeros behind it."""
+    return _row((size if spec.padding == _ZEROS else size - 1 for size in spec.x.shape[2:]), like, "last")
+
+
+def _in_rows(b: Builder, place: Operand, spec: SampleSpec, sizes: list[int], n: int, count: int) -> Operand:
+    """Places along each axis as what they add to the number of a row: D counts H·W rows, H counts W."""
+    _, height, width = sizes
+    if spec.padding == _ZEROS:
+        place = b.lower(aten.add.Scalar, place, 1)  # behind the border of zeros in front
+    place = b.lower(aten._to_copy.default, place, dtype=torch.int64)
+    place = b.lower(aten.mul.Tensor, place, _row((height * width, width, 1), place, "rows"))
+    if n > 1:  # the clips' rows lie one after another
+        clips = torch.zeros(n * count, 3, dtype=torch.int64)
+        clips[:, 2] = torch.arange(n).repeat_interleave(count) * math.prod(sizes)
+        place = b.lower(aten.add.Tensor, place, Const(clips, f"{b.at.layer}.clips".strip(".")))
+    return place

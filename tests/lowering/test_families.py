@@ -98,6 +98,8 @@ def test_channels_last_layer_norm():
     lowered_equals_eager(fn, clip(2, 4, 3, 5, 6), tolerance=1e-11)
 
 
+SLOPES = torch.tensor([0.2, 0, 0.5, 1], dtype=torch.float64)
+
 POINTWISE = {
     "relu": F.relu,
     "relu6": F.relu6,
@@ -138,7 +140,9 @@ POINTWISE = {
     "prelu_zero": lambda x: F.prelu(x, x.new_tensor([0.2, 0, 0.5, 0.3])),
     "prelu_steep": lambda x: F.prelu(x, x.new_tensor([0.2, 3, -2, 1])),
     "prelu_computed": lambda x: F.prelu(x, x.mean((0, 2, 3, 4))),
-    "prelu_infinite": lambda x: F.prelu(torch.where(x > 1, torch.inf, x), x.new_tensor([0.2, 0, 0.5, 0.3])).clamp(max=9),
+    "prelu_infinite": lambda x: F.prelu(torch.where(x > 1, torch.inf, x), x.new_tensor([0.2, 0, 0.5, 0.3])).clamp(
+        max=9
+    ),
     "dropout": nn.Dropout3d(0.5),
     "softmin_max": lambda x: torch.maximum(x, -x) - torch.minimum(x, x * 0),
 }

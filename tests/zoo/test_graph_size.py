@@ -17,7 +17,7 @@ LARGER = {
     # ONNX has one node for instance norm and for a transposed convolution; at rank 4 they are several
     "unet3d": 6,
     # ONNX's GridSample of a volume is one node; at rank 4 it is eight gathers and their weights
-    "grid_warp": 21,
+    "grid_warp": 18,
 }
 
 
