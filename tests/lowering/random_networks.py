@@ -361,7 +361,39 @@ def _sample(d: _Draft, x: Tensor):
     grid = 1.3 * d.constant((x.shape[0], *(d.rng.randint(1, 3) for _ in range(3)), 3)).tanh()
     mode, padding = d.rng.choice(["bilinear", "nearest"]), d.rng.choice(["zeros", "border", "reflection"])
     corners = d.rng.random() < 0.5
-    return f"grid_sample {mode} {padding}", (), lambda v: F.grid_sample(v, grid, mode, padding, corners)
+    if d.rng.random() < 0.5:
+        return f"grid_sample {mode} {padding}", (), lambda v: F.grid_sample(v, grid, mode, padding, corners)
+
+    def moved(v):
+        return F.grid_sample(v, grid + 0.1 * v.mean().tanh(), mode, padding, corners)
+
+    return f"grid_sample {mode} {padding} at computed places", (), moved
+
+
+def _number(d: _Draft, x: Tensor):
+    """What one number of the value itself does to it, or to a constant."""
+    kind = d.rng.randrange(3)
+    if kind == 0:
+        return "scale by a gate", (), lambda v: v * (v.mean() * 2).sigmoid()
+    if kind == 1:
+        constant = d.constant(x.shape)
+        return "constant plus the largest", (), lambda v: constant + v.amax() * 0.1
+    return "where by the sum", (), lambda v: torch.where(v.sum() > 0.1237, v, -v)
+
+
+def _prelu(d: _Draft, x: Tensor):
+    if x.dim() < 2:
+        return None
+    return "PReLU", (), d.layer(nn.PReLU(d.rng.choice([1, x.shape[1]])))
+
+
+def _recurrent(d: _Draft, x: Tensor):
+    """An LSTM or GRU over a sequence."""
+    if x.dim() != 3 or x.shape[0] > 8 or x.shape[1] > 8:
+        return None
+    kind, first, both = d.rng.choice([nn.LSTM, nn.GRU]), d.rng.random() < 0.5, d.rng.random() < 0.5
+    run = d.layer(kind(x.shape[2], 3, d.rng.choice([1, 2]), batch_first=first, bidirectional=both))
+    return f"{kind.__name__}", (), lambda v: run(v)[0]
 
 
 _STEPS = {
@@ -369,6 +401,7 @@ _STEPS = {
     _unsqueeze: 1, _squeeze: 1, _slice: 2, _select: 1, _roll: 2, _pad: 2, _join: 3, _broadcast: 3, _reduce: 2,
     _along: 2, _pointwise: 2, _linear: 2, _matmul: 2, _where: 1,
     _gather: 3, _index: 2, _running: 2, _sample: 1,
+    _number: 1, _prelu: 1, _recurrent: 1,
 }  # fmt: skip
 
 
