@@ -1,6 +1,7 @@
 """Lowering: a captured ATen graph becomes an equal one in which no value has a rank above four."""
 
 from edge4d.lowering import (
+    attention,
     axis,
     gathering,
     matmul,
@@ -24,6 +25,7 @@ __all__ = [
     "Decline",
     "Rule",
     "Site",
+    "attention",
     "axis",
     "gathering",
     "lowers",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import fx
 
 from edge4d.lowering.values import Const, Operand, Value
@@ -49,6 +50,8 @@ def align(
         shape: logical shape of the result.
         alone: an axis that gets a physical axis of its own and whose size may differ between operands (for `cat`).
     """
+    if alone is None:
+        operands = [_thinned(x, operands, shape) for x in operands]
     full = [_padded(b, x, len(shape)) if x.shape else x for x in operands]
     while True:
         pieces = _pieces(full, shape, alone)
@@ -75,6 +78,20 @@ def align(
         sizes.extend(cut)
     physical = tuple(tuple(number[key] for key in group if key in number) for group in groups)
     return nodes, Packing(tuple(sizes), tuple(logical), physical)
+
+
+def _thinned(x: Operand, operands: Sequence[Operand], shape: Sequence[int]) -> Operand:
+    """A constant of one number over and over as that number, where the other operands alone give the shape.
+
+    Those with a single axis, such as a norm's weights, keep the shape that people look for.
+    """
+    if not isinstance(x, Const) or sum(size > 1 for size in x.shape) < 2:
+        return x
+    others = [other.shape for other in operands if other is not x]
+    if not others or tuple(torch.broadcast_shapes(*others)) != tuple(shape):  # type: ignore[no-untyped-call]
+        return x
+    first = x.tensor.flatten()[:1]
+    return Const(first.reshape([1] * len(x.shape)), x.name) if bool((x.tensor == first).all()) else x
 
 
 def _padded(b: Builder, x: Operand, rank: int) -> Operand:

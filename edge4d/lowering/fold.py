@@ -46,8 +46,9 @@ def fold_batch_norm(captured: Captured) -> int:
         How many batch norms are gone.
     """
     pairs = [(norm, conv) for norm in captured.graph.nodes if (conv := _foldable(norm, captured.constants)) is not None]
+    done: dict[Any, tuple[Const, Const]] = {}  # a module that is called twice is folded once
     for norm, conv in pairs:
-        _fold(norm, conv, captured)
+        _fold(norm, conv, captured, done)
     return len(pairs)
 
 
@@ -65,7 +66,7 @@ def _foldable(norm: fx.Node, constants: Mapping[str, Const]) -> fx.Node | None:
     return conv if constant and argument(norm, "running_mean") is not None else None
 
 
-def _fold(norm: fx.Node, conv: fx.Node, captured: Captured) -> None:
+def _fold(norm: fx.Node, conv: fx.Node, captured: Captured, done: dict[Any, tuple[Const, Const]]) -> None:
     constants, graph = captured.constants, captured.graph
 
     def constant(node: fx.Node, name: str) -> Const | None:
@@ -73,15 +74,13 @@ def _fold(norm: fx.Node, conv: fx.Node, captured: Captured) -> None:
         return None if tensor is None else constants[tensor.name]
 
     weight = constants[argument(conv, "weight").name]
-    statistics = [constant(norm, name) for name in _STATISTICS]
-    new_weight, new_bias = _folded(
-        weight,
-        constant(conv, "bias"),
-        statistics,
-        argument(norm, "eps"),
-        argument(conv, "transposed") if _CONVS[conv.target] is None else bool(_CONVS[conv.target]),
-        argument(conv, "groups"),
-    )
+    tensors = (weight, constant(conv, "bias"), *(constant(norm, name) for name in _STATISTICS))
+    eps = argument(norm, "eps")
+    transposed = argument(conv, "transposed") if _CONVS[conv.target] is None else bool(_CONVS[conv.target])
+    key = (*(const and id(const.tensor) for const in tensors), eps, transposed, argument(conv, "groups"))
+    if key not in done:
+        done[key] = _folded(weight, tensors[1], list(tensors[2:]), eps, transposed, argument(conv, "groups"))
+    new_weight, new_bias = done[key]
     with graph.inserting_before(conv):
         nodes = []
         for const, kind in ((new_weight, "weight"), (new_bias, "bias")):

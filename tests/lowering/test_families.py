@@ -193,6 +193,19 @@ def test_a_computed_number_meets_a_constant(shape):
     lowered_equals_eager(Fn(lambda x: torch.where(x.sum() > 0, constant, constant * x.mean())), clip(2, 3))
 
 
+def test_a_constant_of_one_number_is_kept_as_one():
+    def function(x):
+        return torch.where(x > 0, x, torch.zeros_like(x)) + torch.full((4, 3, 5, 6), 0.5).double() * x
+
+    lowered = lowered_equals_eager(Fn(function), clip(2, 4, 3, 5, 6))
+    assert max(p.numel() for p in lowered.module.parameters()) == 1
+
+
+def test_a_constant_that_gives_the_shape_is_kept_whole():
+    lowered_equals_eager(Fn(lambda x: torch.zeros(2, 3, 5, 6).double() + x), clip(2, 1, 1, 1))
+    lowered_equals_eager(Fn(lambda x: torch.cat([torch.zeros(2, 3, 5, 6).double(), x], 1)), clip(2, 4, 5, 6))
+
+
 def test_views_without_a_common_refinement():
     fn = Fn(lambda x: x.reshape(2, 8, 3, 5, 9).permute(2, 0, 4, 1, 3).reshape(6, 72, 5).reshape(3, 4, 9, 20) + 1)
     lowered_equals_eager(fn, clip(2, 6, 4, 5, 9))
