@@ -1,7 +1,7 @@
 """Scaled dot-product attention: two matrix products and a softmax, and a mask only where there is something to mask.
 
-PyTorch's own decomposition guards every softmax against rows that are masked altogether, by comparisons and choices over
-all scores. Here that guard stands only where such a row is possible.
+PyTorch's own decomposition guards every softmax against rows that are masked altogether, by comparisons and choices
+over all scores. Here that guard stands only where such a row is possible.
 """
 
 from __future__ import annotations
