@@ -100,7 +100,7 @@ def _from_torch(
         path,
         shapes=shapes,
         # A program or a script needs no factory, and is refused with one that is meant for another of the files.
-        factory=None if form in (Format.PROGRAM, Format.TORCHSCRIPT) else factory,
+        factory=None if form in (Format.PROGRAM, Format.TORCHSCRIPT, Format.ONNX) else factory,
         trust_pickle=trust_pickle,
         seed=seed,
     )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Kind", "Loaded", "Source"]
 
-Kind = Literal["exported-program", "torchscript", "module", "state-dict"]
+Kind = Literal["exported-program", "torchscript", "module", "state-dict", "onnx"]
 
 
 @dataclass(frozen=True)

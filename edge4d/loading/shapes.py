@@ -170,8 +170,8 @@ def resolve_inputs(
         seed: of the normal numbers that fill new tensors; the same seed gives the same numbers.
 
     Returns:
-        ``(args, "from the archive" | "from --input-shape" | "inferred: 1x3x16x112x112 …")``. Without `input_shapes`, an
-        archive's own inputs come back as they are, whatever their structure.
+        ``(args, "from the archive" | "from the file" | "from --input-shape" | "inferred: 1x3x16x112x112 …")``. Without
+        `input_shapes`, an archive's own inputs come back as they are, whatever their structure.
 
     Raises:
         UsageError: the number of shapes or a shape does not suit the model (names the input), or no guess works.
@@ -181,6 +181,12 @@ def resolve_inputs(
             return loaded.example_args, "from the archive"
         return _reshaped_archive(loaded, input_shapes, seed), "from --input-shape"
     module = loaded.module
+    if loaded.kind == "onnx":
+        from edge4d.loading.declared import declared_shapes
+
+        ports: Any = module
+        found, said = declared_shapes(ports.inputs, input_shapes)
+        return _fill(found, [port.dtype for port in ports.inputs], seed), said
     if module is None:
         raise UsageError("the model has no example inputs and no module to try shapes on", hint="give --input-shape")
     dtype = _dtype(module)

@@ -43,6 +43,7 @@ class Format(Enum):
     TORCHSCRIPT = "a TorchScript archive"
     PICKLE = "a file of torch.save"
     SAFETENSORS = "a safetensors file"
+    ONNX = "an ONNX file"
 
 
 def sniff(path: Path) -> Format:
@@ -67,6 +68,8 @@ def sniff(path: Path) -> Format:
         return Format.PICKLE
     if _is_safetensors(head):
         return Format.SAFETENSORS
+    if head[4:8] not in (b"TFL3", b"ORTM") and _is_onnx(head):
+        return Format.ONNX
     raise _stranger(path, head)
 
 
@@ -170,11 +173,8 @@ def _stranger(path: Path, head: bytes) -> LoadError:
             return LoadError(f"{path}: {what}, not a PyTorch model", hint=_SAVE_HINT)
     if head[4:8] == b"TFL3":
         return LoadError(f"{path}: a TFLite model, not a PyTorch model", hint="give the PyTorch model it was made from")
-    if _is_onnx(head):
-        return LoadError(
-            f"{path}: already an ONNX model; edge4d starts from the PyTorch model",
-            hint=f"to check this file run: edge4d verify {path}",
-        )
+    if head[4:8] == b"ORTM":
+        return LoadError(f"{path}: a model in ORT format", hint="give the ONNX file that it was made from")
     if (text := _text(head)) is not None:
         return _text_error(path, text)
     if head[257:262] == b"ustar":
