@@ -69,6 +69,9 @@ class Folded:
             self._kept[key] = results
         return results
 
+    def __deepcopy__(self, memo: Any) -> Folded:
+        return self  # it has no state but what it keeps, which stays right
+
     def _check_size(self, given: list[np.ndarray[Any, Any]]) -> None:
         """An upper bound from the numbers that are sizes, before anything is allocated."""
         op = self._proto.op_type

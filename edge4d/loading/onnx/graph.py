@@ -152,7 +152,10 @@ class _Importing:
             results = Folded(proto, self.opset)(*arrays)
             self.constants.update(zip(proto.output, results, strict=False))
             return
-        if foldable and (shape_only or all(value in self.constants or value in self.known for value in given)):
+        on_shapes = all(value in self.constants or value in self.known for value in given)
+        # A weight repeated over the batch is left to PyTorch, which does not write out its copies.
+        spread = proto.op_type in ("Expand", "Tile") and given[0] in self.constants
+        if foldable and (shape_only or (on_shapes and not spread)):
             self.steps.append(self._step(proto, name, folded=Folded(proto, self.opset)))
             self.known.update(proto.output)
             return
@@ -218,11 +221,13 @@ def _names(nodes: Sequence[onnx.NodeProto]) -> list[str]:
     for i, node in enumerate(nodes):
         name = ".".join(part for part in re.sub(r"[^\w./:;@-]", "_", node.name).split(".") if part)
         name = name or f"{node.op_type}_{i}"
+        if hasattr(OnnxModel, name.split(".")[0]):
+            name = f"node_{name}"
         parents = [name[:at] for at, letter in enumerate(name) if letter == "."]
         if any(parent in taken for parent in parents):
             name, parents = name.replace(".", "_"), []
         plain, again = name, 1
-        while name in taken or name in owners or hasattr(OnnxModel, name.split(".")[0]):
+        while name in taken or name in owners:
             name, again = f"{plain}_{again}", again + 1
         if name != plain:
             parents = [name[:at] for at, letter in enumerate(name) if letter == "."]

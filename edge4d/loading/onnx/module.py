@@ -142,7 +142,7 @@ class OnnxModel(nn.Module):
             if step.op == "Size" and isinstance(given[0], torch.Tensor):
                 results: Any = (np.array(given[0].numel(), dtype=np.int64),)
             elif step.folded is not None:
-                results = _named(step, lambda step=step, given=given: step.folded(*given))
+                results = _fold(step, step.folded, given)
             else:
                 child = self.get_submodule(step.name)
                 results = child(given[0]) if step.alone else child(*given)
@@ -152,9 +152,9 @@ class OnnxModel(nn.Module):
         return {name: tensor_of(x) if isinstance(x, np.ndarray) else x for name, x in found.items()}
 
 
-def _named(step: Step, run: Callable[[], Any]) -> Any:
+def _fold(step: Step, folded: Folded, given: Sequence[Any]) -> tuple[np.ndarray[Any, Any], ...]:
     try:
-        return run()
+        return folded(*given)
     except Unsupported as error:
         raise UsageError(f"node {step.name!r} ({step.op}): {error.reason}", hint="check --input-shape") from None
 

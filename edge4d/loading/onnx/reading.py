@@ -75,14 +75,17 @@ def to_array(tensor: onnx.TensorProto, folder: Path, where: str) -> np.ndarray[A
     if tensor.data_type not in known:
         name = TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in TensorProto.DataType.values() else "?"
         raise LoadError(f"{where}: has the element type {name}, which PyTorch does not compute with")
+    array: np.ndarray[Any, Any]
     try:
         if tensor.data_location != TensorProto.EXTERNAL:
-            array: np.ndarray[Any, Any] = numpy_helper.to_array(tensor)
+            array = numpy_helper.to_array(tensor)
             return array
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
         count = int(np.prod(tensor.dims, dtype=np.int64))
         data = _external(tensor, folder, where, count * dtype.itemsize)
-        return np.frombuffer(data, dtype.newbyteorder("<") if dtype.isbuiltin == 1 else dtype).reshape(tensor.dims)
+        kind = dtype.newbyteorder("<") if dtype.isbuiltin == 1 else dtype
+        array = np.frombuffer(data, kind).reshape(tuple(tensor.dims))
+        return array
     except (ValueError, TypeError) as error:
         raise LoadError(f"{where}: damaged: {error}", hint="export or download the file again") from None
 

@@ -28,7 +28,7 @@ class Residual(nn.Module):
 def r3d():
     return nn.Sequential(
         nn.Conv3d(3, 8, (3, 7, 7), (1, 2, 2), (1, 3, 3), bias=False), nn.BatchNorm3d(8), nn.ReLU(),
-        Residual(8, 8, 1), Residual(8, 16, 2), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, 5),
+        Residual(8, 16, 2), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(16, 5),
     )  # fmt: skip
 
 

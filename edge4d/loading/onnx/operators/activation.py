@@ -118,7 +118,12 @@ def _softmax(node: Node) -> Callable[..., Any]:
         places = torch.arange(x.shape[dim]).reshape(-1, *[1] * (x.dim() - 1 - dim % x.dim()))
         return (places == x.argmax(dim, keepdim=True)).to(x.dtype)
 
-    function = {"Softmax": torch.softmax, "LogSoftmax": torch.log_softmax, "Hardmax": hardmax}[node.op]
+    functions: dict[str, Callable[[torch.Tensor, int], torch.Tensor]] = {
+        "Softmax": torch.softmax,
+        "LogSoftmax": torch.log_softmax,
+        "Hardmax": hardmax,
+    }
+    function = functions[node.op]
 
     def run(x: torch.Tensor) -> torch.Tensor:
         at = axis % x.dim() if axis != x.dim() else axis

@@ -50,7 +50,7 @@ def _identity(node: Node) -> Callable[..., Any]:
 @imports("Div")
 def _divide(node: Node) -> Callable[..., Any]:
     def run(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return torch.div(a, b, rounding_mode=None if a.is_floating_point() else "trunc")
+        return torch.div(a, b) if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
 
     return run
 
@@ -81,7 +81,8 @@ def _fold(function: Callable[[Any, Any], Any]) -> Callable[..., Any]:
 
 @imports("Min", "Max", "Sum")
 def _variadic(node: Node) -> Callable[..., Any]:
-    return _fold({"Min": torch.minimum, "Max": torch.maximum, "Sum": torch.add}[node.op])
+    functions: dict[str, Callable[[Any, Any], Any]] = {"Min": torch.minimum, "Max": torch.maximum, "Sum": torch.add}
+    return _fold(functions[node.op])
 
 
 @imports("Mean")

@@ -25,7 +25,8 @@ def _gemm(node: Node) -> nn.Module | Callable[..., Any]:
     plain_bias = not node.given(2) or (bias is not None and weight is not None and bias.shape == _rows(weight, right))
     if weight is not None and plain_bias and not left and alpha == 1 and (beta == 1 or not node.given(2)):
         matrix = node.parameter(1)
-        made = nn.Linear(*(matrix.shape[::-1] if right else matrix.shape), bias=node.given(2), device="meta")
+        inputs, outputs = matrix.shape[::-1] if right else matrix.shape
+        made = nn.Linear(inputs, outputs, bias=node.given(2), device="meta")
         made.weight = matrix if right else nn.Parameter(matrix.detach().T.contiguous(), matrix.requires_grad)
         if node.given(2):
             made.bias = node.parameter(2)

@@ -89,7 +89,7 @@ def _transpose(node: Node) -> Callable[..., Any]:
 
 @imports("Expand", sizes=(1,))
 def _expand(node: Node) -> Callable[..., Any]:
-    return lambda x, shape: x.expand(torch.broadcast_shapes(tuple(x.shape), tuple(numbers(shape))))
+    return lambda x, shape: x.expand(np.broadcast_shapes(tuple(x.shape), tuple(numbers(shape))))
 
 
 @imports("DepthToSpace")
