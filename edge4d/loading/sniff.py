@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -91,6 +92,8 @@ def _check_is_file(path: Path) -> None:
 def _nearby(path: Path) -> str:
     import difflib
 
+    if re.match(r"(torchvision|pytorchvideo|timm):\w", str(path)):
+        return f"MODEL is a file; with a file of weights: edge4d export weights.pth --factory {path}"
     folder = path.parent
     if not folder.is_dir():
         return f"the folder {folder} does not exist either; check the path"
