@@ -273,6 +273,8 @@ def _target(model: Any, output: str | Path | None) -> Path:
         if not isinstance(model, str | Path):
             raise UsageError("export of a module in memory needs an output path", hint='write output="model.onnx"')
         path = Path(model)
+        if path.is_dir():
+            return path.resolve().with_name(f"{path.resolve().name}.onnx")
         return path.with_suffix(".4d.onnx" if path.suffix == ".onnx" else ".onnx")
     target = Path(output)
     if target.suffix != ".onnx":
@@ -391,7 +393,7 @@ def _export(
     if clips:
         shapes["calibration_runs"] = len(clips)
     with clock("writing"):
-        places = [subject.path, samples.file if samples is not None else None]
+        places = [*(subject.files or [subject.path]), samples.file if samples is not None else None]
         sources = [path for path in places if path is not None]
         tools = ("onnxruntime",) if types.name != "fp32" else ()
         write_artifact(graph, target, sources=sources, options={**options, **shapes}, packages=tools)

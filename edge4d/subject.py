@@ -27,6 +27,7 @@ class Subject:
         notes: what the user should know about how the inputs were found.
         graph: what kind of file holds a graph without modules (so that no layer can be replaced); empty for a module.
         imported: whether the model is our import of an ONNX file, which ONNX Runtime can run itself.
+        files: what was read, where `path` is a folder.
     """
 
     model: Any
@@ -37,6 +38,7 @@ class Subject:
     notes: list[str] = field(default_factory=list)
     graph: str = ""
     imported: bool = False
+    files: tuple[Path, ...] = ()
 
     @classmethod
     def of(
@@ -86,7 +88,17 @@ class Subject:
         graph = {"torchscript": "a TorchScript archive", "exported-program": "a torch.export archive"}.get(
             loaded.kind, ""
         )
-        return cls(network, tuple(args), dict(kwargs or {}), source, Path(model), notes, graph, loaded.kind == "onnx")
+        return cls(
+            network,
+            tuple(args),
+            dict(kwargs or {}),
+            source,
+            Path(model),
+            notes,
+            graph,
+            loaded.kind == "onnx",
+            loaded.files,
+        )
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -190,6 +190,14 @@ def resolve_inputs(
     if module is None:
         raise UsageError("the model has no example inputs and no module to try shapes on", hint="give --input-shape")
     dtype = _dtype(module)
+    if not input_shapes and loaded.told is not None:
+        said = f"from config.json: {format_shape(loaded.told)}" + (" (N T C H W)" if len(loaded.told) == 5 else "")
+        return _fill([loaded.told], [dtype], seed), said
+    if not input_shapes and loaded.kind == "huggingface":
+        raise UsageError(
+            "config.json does not tell the shape of the input",
+            hint="give it as the model takes it, frames before channels: --input-shape 1x16x3x224x224",
+        )
     if not input_shapes:
         guess = infer_input_shapes(module)
         if guess is None:
