@@ -24,6 +24,9 @@ from edge4d.quiet import quiet
 
 __all__ = ["Captured", "capture", "source_line"]
 
+_IMPORTER = "/loading/onnx/"
+"""Lines of ours that run an ONNX graph: no lines of the user's, whose nodes have names."""
+
 
 @dataclass
 class Captured:
@@ -156,7 +159,7 @@ def _without_partial_graph() -> Iterator[None]:
 def _raised_at(error: Exception) -> str:
     """`` in `if x.sum() > 0:` (net.py:42)``: the innermost line outside torch and its sympy, if any."""
     packages = Path(torch.__file__).parents[1]
-    inside = (str(packages / "torch"), str(packages / "sympy"), "<")
+    inside = (str(packages / "torch"), str(packages / "sympy"), str(Path(__file__).parent / _IMPORTER.strip("/")), "<")
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -185,7 +188,7 @@ def source_line(node: fx.Node) -> str:
     frames = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
     for frame in reversed(frames):
         path, _, rest = frame.removeprefix('File "').partition('", line ')
-        if "/torch/nn/" not in path and "/torch/_" not in path:
+        if "/torch/nn/" not in path and "/torch/_" not in path and f"edge4d{_IMPORTER}" not in path:
             return f"{_shown(path)}:{rest.split(',')[0]}"
     return ""
 

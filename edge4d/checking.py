@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from edge4d.ports import Port
+    from edge4d.subject import Subject
     from edge4d.validators.parity import ParityReport, Tolerance
 
 __all__ = ["check_parity"]
@@ -116,12 +117,7 @@ def check_parity(
                 notes += ("noise is not what int8 ranges were drawn from: give clips with --clips clips.npz",)
             reports[name] = replace(report, notes=report.notes + notes)
         if layers:
-            subject = models[reference].subject
-            if subject is None:
-                raise UsageError(
-                    f"--layers: the reference {reference} is no PyTorch model, whose layers could be watched",
-                    hint="give the model that was exported as REFERENCE",
-                )
+            subject = models[reference].subject or _imported(reference, [port.shape for port in ports])
             limits = {path: tolerance or models[path].tolerance for path in candidates}
             found = check_layers(subject, limits, given, runtime=layer_runtime, repro=repro)
             reports |= {path: replace(reports[path], layers=found.get(path)) for path in candidates}
@@ -133,6 +129,25 @@ def check_parity(
             if not any(repro.iterdir()):
                 repro.rmdir()
     return reports
+
+
+def _imported(reference: Path, shapes: Sequence[tuple[int, ...]]) -> Subject:
+    """The network of an ONNX file of any rank, whose nodes are its layers.
+
+    Raises:
+        UsageError: it is an artifact, or an engine.
+        LoweringError: it holds operators that are not imported.
+    """
+    from edge4d.errors import LoadError
+    from edge4d.subject import Subject
+
+    try:
+        return Subject.of(reference, shapes=shapes)
+    except LoadError:
+        raise UsageError(
+            f"--layers: the reference {reference} is no network whose layers could be watched",
+            hint="give the model that was exported as REFERENCE",
+        ) from None
 
 
 def _stages(

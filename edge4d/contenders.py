@@ -90,17 +90,18 @@ def _from_torch(
     import torch
     from torch.utils import _pytree as pytree
 
+    from edge4d.loading.huggingface import is_folder
     from edge4d.loading.sniff import Format, sniff
     from edge4d.subject import Subject
 
-    form = sniff(path)
+    form = None if is_folder(path) else sniff(path)
     if not shapes and form is not Format.PROGRAM and likely and all(size > 0 for shape in likely for size in shape):
         shapes = likely
     subject = Subject.of(
         path,
         shapes=shapes,
         # A program or a script needs no factory, and is refused with one that is meant for another of the files.
-        factory=None if form in (Format.PROGRAM, Format.TORCHSCRIPT) else factory,
+        factory=None if form in (None, Format.PROGRAM, Format.TORCHSCRIPT, Format.ONNX) else factory,
         trust_pickle=trust_pickle,
         seed=seed,
     )

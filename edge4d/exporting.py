@@ -90,7 +90,7 @@ def export(
         model: an `nn.Module` (left unchanged), an `ExportedProgram`, or the path of a model file.
         args: example inputs of a module in memory; shapes are fixed by them.
         kwargs: keyword inputs of a module in memory.
-        output: the ``.onnx`` to write; beside the model's own file when None.
+        output: the ``.onnx`` to write; beside the model's own file when None, as ``NAME.4d.onnx`` beside ``NAME.onnx``.
         block: ``exact`` keeps every number; a structure replaces the 3×3×3 layers; or a choice per layer, as in `swap`.
         block_options: of the structures, e.g. ``{"energy": 0.99}``.
         calib: clips that the structures are fitted on and the ranges of int8 drawn from: arrays, an ``.npz``, or a
@@ -132,7 +132,7 @@ def export(
         UsageError: unknown block, profile, runtime, formulation or precision, existing output without `force`, inputs
             missing, clips that are missing, too few, or do not fit.
         LoadError: the model file cannot be read or must not be trusted.
-        CaptureError: torch.export cannot capture the model.
+        CaptureError: torch.export cannot capture the model, or the import of an ONNX file does not compute the same.
         LoweringError: the model holds operators without a way to rank 4.
         ExportError: the artifact cannot be written.
     """
@@ -166,8 +166,7 @@ def export(
     if dynamic and types.name != "fp32":
         raise UsageError(f"--dynamic batch does not go with --precision {types.name} yet", hint="leave one of them out")
     target = _target(model, output)
-    if not (isinstance(model, str | Path) and target == Path(model)):  # an ONNX file as MODEL: loading says it best
-        refuse_existing(target, force)
+    refuse_existing(target, force)
     held = load_profile(profile) if profile is not None else None
     clock = _Clock(stage)
     with clock("loading"):
@@ -180,6 +179,11 @@ def export(
             samples = Samples.of(calib, subject, pixels)
             fitted_on = read_clips(samples.for_blocks) if not choice.exact else None
         subject.notes += samples.clips.notes if samples.clips is not None else []
+    if parity and subject.imported:
+        from edge4d.import_checking import check_import
+
+        with clock("checking the import"):
+            check_import(subject, seed)
     swapped = _swapped(subject, choice, block, block_options, fitted_on, clock, measure=True, seed=seed)
     options = {
         "block": choice.label,
@@ -268,7 +272,10 @@ def _target(model: Any, output: str | Path | None) -> Path:
     if output is None:
         if not isinstance(model, str | Path):
             raise UsageError("export of a module in memory needs an output path", hint='write output="model.onnx"')
-        return Path(model).with_suffix(".onnx")
+        path = Path(model)
+        if path.is_dir():
+            return path.resolve().with_name(f"{path.resolve().name}.onnx")
+        return path.with_suffix(".4d.onnx" if path.suffix == ".onnx" else ".onnx")
     target = Path(output)
     if target.suffix != ".onnx":
         raise UsageError(f"the output {target} is not named .onnx", hint=f"write -o {target.with_suffix('.onnx')}")
@@ -386,7 +393,7 @@ def _export(
     if clips:
         shapes["calibration_runs"] = len(clips)
     with clock("writing"):
-        places = [subject.path, samples.file if samples is not None else None]
+        places = [*(subject.files or [subject.path]), samples.file if samples is not None else None]
         sources = [path for path in places if path is not None]
         tools = ("onnxruntime",) if types.name != "fp32" else ()
         write_artifact(graph, target, sources=sources, options={**options, **shapes}, packages=tools)

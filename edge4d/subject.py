@@ -26,6 +26,8 @@ class Subject:
         path: the file, None for a module in memory.
         notes: what the user should know about how the inputs were found.
         graph: what kind of file holds a graph without modules (so that no layer can be replaced); empty for a module.
+        imported: whether the model is our import of an ONNX file, which ONNX Runtime can run itself.
+        files: what was read, where `path` is a folder.
     """
 
     model: Any
@@ -35,6 +37,8 @@ class Subject:
     path: Path | None = None
     notes: list[str] = field(default_factory=list)
     graph: str = ""
+    imported: bool = False
+    files: tuple[Path, ...] = ()
 
     @classmethod
     def of(
@@ -76,11 +80,25 @@ class Subject:
         network: Any = loaded.program if loaded.program is not None else loaded.module
         if loaded.kind == "torchscript":
             network = script_to_module(network, args)
+        if loaded.kind == "onnx":
+            from edge4d.loading.onnx import settle
+
+            settle(network, args)
         source = f"{loaded.source.name} sha256:{loaded.source.sha256}"
         graph = {"torchscript": "a TorchScript archive", "exported-program": "a torch.export archive"}.get(
             loaded.kind, ""
         )
-        return cls(network, tuple(args), dict(kwargs or {}), source, Path(model), notes, graph)
+        return cls(
+            network,
+            tuple(args),
+            dict(kwargs or {}),
+            source,
+            Path(model),
+            notes,
+            graph,
+            loaded.kind == "onnx",
+            loaded.files,
+        )
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:

@@ -38,7 +38,9 @@ from edge4d.cli.output import emit_json, emit_text, note, stage
 
 
 def command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes, or an ONNX file.")
+    ],
     block: Blocks = None,
     energy: Energy = None,
     alignment: Alignment = None,
@@ -82,9 +84,10 @@ def command(
 ) -> None:
     """Rewrite a trained 3-D network as an ONNX graph of rank 4, and check it.
 
-    MODEL is a torch.export archive, a TorchScript archive, a state_dict or training checkpoint (with --factory), or a
-    pickled module (with --trust-pickle). The result is written beside it as MODEL.onnx, with a JSON recipe. It passes
-    the gate (no value above rank 4) and gives PyTorch's numbers, or the exit code is 1.
+    MODEL is a torch.export archive, a TorchScript archive, a state_dict or training checkpoint (with --factory), a
+    pickled module (with --trust-pickle), an ONNX file, or a Hugging Face folder. The result is written beside it as
+    MODEL.onnx (beside an ONNX file as MODEL.4d.onnx), with a JSON recipe. It passes the gate (no value above rank 4)
+    and gives PyTorch's numbers, or the exit code is 1.
 
     Examples:
         edge4d export model.pt2

@@ -66,7 +66,8 @@ Factory = Annotated[
     typer.Option(
         "--factory",
         metavar="PACKAGE.MODULE:CALLABLE",
-        help="What builds the model when the file holds a state_dict; this imports and runs that code.",
+        help="What builds the model when the file holds a state_dict; also torchvision:NAME, pytorchvideo:NAME and "
+        "timm:NAME. Arguments may follow: 'torchvision:r3d_18(num_classes=10)'. This imports and runs that code.",
     ),
 ]
 

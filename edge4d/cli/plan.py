@@ -30,7 +30,9 @@ from edge4d.cli.output import emit_json, emit_text, note, stage
 
 
 def command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A model file of any kind that PyTorch writes, or an ONNX file.")
+    ],
     block: Blocks = None,
     energy: Energy = None,
     alignment: Alignment = None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge4d.errors import LoadError, UsageError
+from edge4d.loading.huggingface import is_folder, load_folder
 from edge4d.loading.loaded import Kind, Loaded, Source
 from edge4d.loading.sniff import Format, sniff
 
@@ -22,7 +23,7 @@ def load_model(path: str | os.PathLike[str], *, factory: str | None = None, trus
 
     Args:
         path: a `torch.export` archive, a TorchScript archive, a pickled `nn.Module`, a state_dict (also safetensors),
-            or a training checkpoint with one of the last two in it.
+            a training checkpoint with one of the last two in it, an ONNX file of any rank, or a Hugging Face folder.
         factory: ``package.module:callable`` that builds the network for a state_dict.
         trust_pickle: the user vouches for the file: pickles may run code. Without it nothing in the file is run.
 
@@ -31,9 +32,15 @@ def load_model(path: str | os.PathLike[str], *, factory: str | None = None, trus
 
     Raises:
         LoadError: unreadable, unknown, refused, or weights that do not fit.
+        LoweringError: an ONNX file with operators that are not imported.
         UsageError: a factory that does not work, or one given where it is of no use.
+        RuntimeUnavailable: the library of a network that is named is not installed.
     """
     file = Path(path)
+    if is_folder(file):
+        _no_factory(file, factory, "a Hugging Face folder")
+        network, told, files = load_folder(file, trust=trust_pickle)
+        return Loaded("huggingface", network, None, None, Source.of_files(file, files), told=told, files=files)
     form = sniff(file)
     if form is Format.PROGRAM:
         return _from_program(file, factory, trust_pickle)
@@ -43,6 +50,11 @@ def load_model(path: str | os.PathLike[str], *, factory: str | None = None, trus
         _no_factory(file, factory, form.value)
         script = load_script(file, trust=trust_pickle)
         return Loaded("torchscript", script, None, None, Source.of(file))
+    if form is Format.ONNX:
+        from edge4d.loading.onnx import load_onnx
+
+        _no_factory(file, factory, form.value)
+        return Loaded("onnx", load_onnx(file), None, None, Source.of(file))
     kind, module = _from_weights(file, form, factory, trust_pickle)
     return Loaded(kind, module.eval(), None, None, Source.of(file))
 

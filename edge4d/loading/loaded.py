@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import torch
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Kind", "Loaded", "Source"]
 
-Kind = Literal["exported-program", "torchscript", "module", "state-dict"]
+Kind = Literal["exported-program", "torchscript", "module", "state-dict", "onnx", "huggingface"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class Source:
                 digest.update(block)
         return cls(path.name, digest.hexdigest())
 
+    @classmethod
+    def of_files(cls, folder: Path, files: Sequence[Path]) -> Source:
+        """A folder: the hash is that of the lines ``hash  name`` of its files, as `sha256sum` writes them."""
+        lines = [f"{cls.of(path).sha256}  {path.name}\n" for path in sorted(files)]
+        return cls(folder.resolve().name, hashlib.sha256("".join(lines).encode()).hexdigest())
+
 
 @dataclass
 class Loaded:
@@ -50,6 +57,8 @@ class Loaded:
         example_args: positional example inputs, when the archive carries them.
         source: name and hash of the file.
         example_kwargs: keyword example inputs of the archive, nearly always empty.
+        told: shape of the input that lies beside the weights.
+        files: what was read, where it is not the one file.
     """
 
     kind: Kind
@@ -58,3 +67,5 @@ class Loaded:
     example_args: tuple[Any, ...] | None
     source: Source
     example_kwargs: dict[str, Any] = field(default_factory=dict)
+    told: tuple[int, ...] | None = None
+    files: tuple[Path, ...] = ()

@@ -170,8 +170,8 @@ def resolve_inputs(
         seed: of the normal numbers that fill new tensors; the same seed gives the same numbers.
 
     Returns:
-        ``(args, "from the archive" | "from --input-shape" | "inferred: 1x3x16x112x112 …")``. Without `input_shapes`, an
-        archive's own inputs come back as they are, whatever their structure.
+        ``(args, "from the archive" | "from the file" | "from --input-shape" | "inferred: 1x3x16x112x112 …")``. Without
+        `input_shapes`, an archive's own inputs come back as they are, whatever their structure.
 
     Raises:
         UsageError: the number of shapes or a shape does not suit the model (names the input), or no guess works.
@@ -181,9 +181,23 @@ def resolve_inputs(
             return loaded.example_args, "from the archive"
         return _reshaped_archive(loaded, input_shapes, seed), "from --input-shape"
     module = loaded.module
+    if loaded.kind == "onnx":
+        from edge4d.loading.declared import declared_shapes
+
+        ports: Any = module
+        found, said = declared_shapes(ports.inputs, input_shapes)
+        return _fill(found, [port.dtype for port in ports.inputs], seed), said
     if module is None:
         raise UsageError("the model has no example inputs and no module to try shapes on", hint="give --input-shape")
     dtype = _dtype(module)
+    if not input_shapes and loaded.told is not None:
+        said = f"from config.json: {format_shape(loaded.told)}" + (" (N T C H W)" if len(loaded.told) == 5 else "")
+        return _fill([loaded.told], [dtype], seed), said
+    if not input_shapes and loaded.kind == "huggingface":
+        raise UsageError(
+            "config.json does not tell the shape of the input",
+            hint="give it as the model takes it, frames before channels: --input-shape 1x16x3x224x224",
+        )
     if not input_shapes:
         guess = infer_input_shapes(module)
         if guess is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -43,6 +44,7 @@ class Format(Enum):
     TORCHSCRIPT = "a TorchScript archive"
     PICKLE = "a file of torch.save"
     SAFETENSORS = "a safetensors file"
+    ONNX = "an ONNX file"
 
 
 def sniff(path: Path) -> Format:
@@ -67,6 +69,8 @@ def sniff(path: Path) -> Format:
         return Format.PICKLE
     if _is_safetensors(head):
         return Format.SAFETENSORS
+    if head[4:8] not in (b"TFL3", b"ORTM") and _is_onnx(head):
+        return Format.ONNX
     raise _stranger(path, head)
 
 
@@ -88,6 +92,8 @@ def _check_is_file(path: Path) -> None:
 def _nearby(path: Path) -> str:
     import difflib
 
+    if re.match(r"(torchvision|pytorchvideo|timm):\w", str(path)):
+        return f"MODEL is a file; with a file of weights: edge4d export weights.pth --factory {path}"
     folder = path.parent
     if not folder.is_dir():
         return f"the folder {folder} does not exist either; check the path"
@@ -170,11 +176,8 @@ def _stranger(path: Path, head: bytes) -> LoadError:
             return LoadError(f"{path}: {what}, not a PyTorch model", hint=_SAVE_HINT)
     if head[4:8] == b"TFL3":
         return LoadError(f"{path}: a TFLite model, not a PyTorch model", hint="give the PyTorch model it was made from")
-    if _is_onnx(head):
-        return LoadError(
-            f"{path}: already an ONNX model; edge4d starts from the PyTorch model",
-            hint=f"to check this file run: edge4d verify {path}",
-        )
+    if head[4:8] == b"ORTM":
+        return LoadError(f"{path}: a model in ORT format", hint="give the ONNX file that it was made from")
     if (text := _text(head)) is not None:
         return _text_error(path, text)
     if head[257:262] == b"ustar":

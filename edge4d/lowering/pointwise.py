@@ -80,7 +80,10 @@ class Pointwise:
         )
         positional = [physical[name] for name, keyword in names.items() if not keyword]
         defaults = {a.name: a.default_value for a in spec.op._schema.arguments}
-        keywords = {n: physical[n] for n, keyword in names.items() if keyword and physical[n] != defaults[n]}
+        needed = {a.name for a in spec.op._schema.arguments if not a.has_default_value()}
+        keywords = {
+            n: physical[n] for n, keyword in names.items() if keyword and (n in needed or physical[n] != defaults[n])
+        }
         return b.value(b.emit(spec.op, *_trimmed(spec.op, positional), **keywords), packing)
 
 

@@ -294,7 +294,7 @@ def _write(target: Path, student: nn.Module, subject: Subject, report: TuneRepor
     args = tuple(arg.cpu() if isinstance(arg, Tensor) else arg for arg in subject.args)
     with evaluation(student), quiet(), torch.no_grad():
         program = torch.export.export(student, args, dict(subject.kwargs), strict=False)
-    sources = [subject.path] if subject.path is not None else []
+    sources = list(subject.files or ([subject.path] if subject.path is not None else []))
     facts = {"block": report.block, **options.to_dict(), "best": report.best.to_dict(), "steps": report.steps}
     with staged(target, recipe) as (archive, beside):
         with quiet():

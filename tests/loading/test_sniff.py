@@ -52,15 +52,18 @@ def test_other_files_named_pt(tmp_path, name):
     assert caught.value.hint
 
 
-def test_onnx_is_sent_to_verify(tmp_path):
+def test_an_artifact_is_sent_to_verify(tmp_path):
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in "xy")
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
-    for number, model in enumerate((helper.make_model(graph), helper.make_model(graph, producer_name="pytorch"))):
-        path = tmp_path / f"model{number}.pt"
-        onnx.save(model, path)
-        with pytest.raises(LoadError, match="already an ONNX model") as caught:
-            load_model(path)
-        assert caught.value.hint == f"to check this file run: edge4d verify {path}"
+    model = helper.make_model(graph, producer_name="pytorch", opset_imports=[helper.make_opsetid("", 18)])
+    path = tmp_path / "model.pt"
+    onnx.save(model, path)
+    assert sniff(path) is Format.ONNX
+    helper.set_model_props(model, {"edge4d.version": "1"})
+    onnx.save(model, path)
+    with pytest.raises(LoadError, match="already an artifact of edge4d") as caught:
+        load_model(path)
+    assert caught.value.hint == f"to check this file run: edge4d verify {path}"
 
 
 def test_missing_file_with_a_near_name(tmp_path):

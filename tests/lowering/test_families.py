@@ -412,3 +412,7 @@ def test_the_callers_model_is_left_as_it_was():
     lower(module, (clip(1, 2, 4, 5, 5),))
     assert [m.training for m in module] == [True, True, False]
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def test_an_argument_that_must_be_named_is_handed_on_though_it_is_none():
+    lowered_equals_eager(Fn(lambda x: torch.div(x, x.abs() + 1, rounding_mode=None)), torch.randn(1, 2, 3, 4, 5))
