@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import PackingError, UsageError, ValidationError
+from edge4d.intake import PIXELS, Intake, Normalize
 from edge4d.patterns import parse_pattern
 from edge4d.ports import OPEN, Port
 
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _SHAPE, _PACKING = "edge4d.shape.", "edge4d.packing."
+_LAYOUT, _NORMALIZE = "edge4d.layout.", "edge4d.normalize."
 _LONGEST = 1000
 """Characters that a description of one port may have; a pattern of 32 axes has far fewer."""
 
@@ -89,12 +92,13 @@ def attach(ports: Iterable[Port], metadata: Mapping[str, str]) -> tuple[Port, ..
 
     Args:
         ports: as a runtime declares them; `shape` and `packing` are ignored.
-        metadata: `edge4d.shape.NAME` and `edge4d.packing.NAME` for some of them; anything else is ignored.
+        metadata: `edge4d.shape.NAME` and `edge4d.packing.NAME`, `edge4d.layout.NAME` and `edge4d.normalize.NAME` for
+            some of them; anything else is ignored.
 
     Raises:
         ValidationError: malformed, one without the other, or a packed shape other than the declared one.
     """
-    return tuple(_described(port, metadata) for port in ports)
+    return tuple(_taken(_described(port, metadata), metadata) for port in ports)
 
 
 def describe(
@@ -128,15 +132,46 @@ def describe(
         if port.packing is not None:
             entries[_SHAPE + port.name] = "x".join(OPEN_BATCH if size == OPEN else str(size) for size in port.shape)
             entries[_PACKING + port.name] = port.packing
+        if port.intake is not None and port.intake.last:
+            entries[_LAYOUT + port.name] = port.intake.layout
+        if port.intake is not None and port.intake.normalize is not None:
+            entries[_NORMALIZE + port.name] = port.intake.normalize.text
     del model.metadata_props[:]
     for key, value in (*kept, *entries.items()):
         model.metadata_props.add(key=key, value=value)
     for role, given, read in zip(("inputs", "outputs"), (inputs, outputs), ports_of(model), strict=True):
-        if [(p.name, p.shape, p.packing) for p in given] != [(p.name, p.shape, p.packing) for p in read]:
+        if [_facts(port) for port in given] != [_facts(port) for port in read]:
             raise ValidationError(f"the {role} {_said(given)} are not those of the graph, {_said(read)}")
 
 
 _AGAIN = "the file was damaged or edited after export; export it again"
+
+
+def _facts(port: Port) -> tuple[object, ...]:
+    return port.name, port.shape, port.packing, port.intake
+
+
+def _taken(port: Port, metadata: Mapping[str, str]) -> Port:
+    """A port with what the file says of how it takes its frames."""
+    layout, text = metadata.get(_LAYOUT + port.name), metadata.get(_NORMALIZE + port.name)
+    if layout is None and text is None:
+        return port
+    where = f"{(_LAYOUT if text is None else _NORMALIZE) + port.name!r} in the file's metadata"
+    if max(len(layout or ""), len(text or "")) > _LONGEST:
+        raise ValidationError(f"{where} is longer than {_LONGEST} characters", hint=_AGAIN)
+    try:
+        intake = Intake(layout or "nchw", Normalize.of(text) if text is not None else None)
+    except UsageError as error:
+        raise ValidationError(f"{where} cannot be read: {error.message}", hint=_AGAIN) from error
+    rank = len(port.shape)
+    if rank not in (4, 5) or (intake.last and port.packing != intake.pattern(rank)):
+        raise ValidationError(
+            f"{where} does not fit {port.name!r}, {_x(port.shape)} packed by {port.packing!r}", hint=_AGAIN
+        )
+    channels = intake.own_shape(port.shape)[1]
+    if intake.normalize is not None and (port.dtype != PIXELS or intake.normalize.channels not in (None, channels)):
+        raise ValidationError(f"{where} does not fit {port.name!r}, {port.dtype} of {channels} channels", hint=_AGAIN)
+    return replace(port, intake=intake)
 
 
 def _described(port: Port, metadata: Mapping[str, str]) -> Port:

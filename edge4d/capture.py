@@ -7,9 +7,9 @@ import io
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
@@ -22,7 +22,10 @@ from edge4d.lowering.registry import registered
 from edge4d.lowering.values import Const
 from edge4d.quiet import quiet
 
-__all__ = ["Captured", "capture", "source_line"]
+if TYPE_CHECKING:
+    from edge4d.intake import Intake
+
+__all__ = ["Captured", "capture", "program_of", "source_line"]
 
 _IMPORTER = "/loading/onnx/"
 """Lines of ours that run an ONNX graph: no lines of the user's, whose nodes have names."""
@@ -38,6 +41,7 @@ class Captured:
         inputs: placeholder names of the user's tensors, flat, in call order.
         outputs: a readable name for each tensor of the result, flat: a dict's keys, else output, output_1, …
         in_spec, out_spec: pytree structure of (args, kwargs) and of the result.
+        intakes: inputs that are taken otherwise than the model has them, by name.
     """
 
     graph: fx.Graph
@@ -46,6 +50,13 @@ class Captured:
     outputs: tuple[str, ...]
     in_spec: pytree.TreeSpec
     out_spec: pytree.TreeSpec
+    intakes: dict[str, Intake] = field(default_factory=dict)
+
+    def of_inputs(self) -> tuple[tuple[tuple[int, ...], ...], tuple[bool, ...]]:
+        """The shape of each input, and whether it is of floating point."""
+        nodes = {node.name: node for node in self.graph.nodes if node.op == "placeholder"}
+        values = [nodes[name].meta["val"] for name in self.inputs]
+        return tuple(tuple(int(s) for s in v.shape) for v in values), tuple(v.is_floating_point() for v in values)
 
 
 def capture(
@@ -63,11 +74,7 @@ def capture(
     Raises:
         CaptureError: torch.export refuses the model: data-dependent control flow, an input of the wrong shape, …
     """
-    if isinstance(model, torch.export.ExportedProgram):
-        program = model
-    else:
-        with _in_inference(model):
-            program = _export(model, args, dict(kwargs or {}))
+    program = program_of(model, args, kwargs)
     table = torch.export.default_decompositions()
     for op in registered():
         if all(is_whole(node) for node in program.graph.nodes if node.target is op):
@@ -101,6 +108,16 @@ def capture(
         program.call_spec.in_spec,
         program.call_spec.out_spec,
     )
+
+
+def program_of(
+    model: nn.Module | torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None
+) -> torch.export.ExportedProgram:
+    """What `torch.export` makes of a model in inference mode; arguments and errors as of `capture`."""
+    if isinstance(model, torch.export.ExportedProgram):
+        return model
+    with _in_inference(model):
+        return _export(model, args, dict(kwargs or {}))
 
 
 def _output_names(spec: pytree.TreeSpec, taken: set[str]) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.contenders import Contender, call, check_count, open_all, ports_of
+from edge4d.contenders import Contender, adapted, call, check_count, open_all, ports_of, take_frames
 from edge4d.errors import UsageError
 from edge4d.input_sets import read_sets
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from edge4d.intake import Intake
     from edge4d.ports import Port
     from edge4d.subject import Subject
     from edge4d.validators.parity import ParityReport, Tolerance
@@ -92,6 +93,7 @@ def check_parity(
         given += [random_inputs(ports, seed + i) for i in range(count)]
         for model in models.values():
             check_count(model, ports)
+        take_frames(models.values(), ports)
         held = _stages(models, reference, candidates, stack) if stages else {}
         held |= {path: models[path] for path in candidates}
         # The reference runs once, however many candidates there are; a runtime may use its buffers again, so: copies.
@@ -118,6 +120,10 @@ def check_parity(
             reports[name] = replace(report, notes=report.notes + notes)
         if layers:
             subject = models[reference].subject or _imported(reference, [port.shape for port in ports])
+            if mixed := [path for path in candidates if _forms(models[path].ports) != _forms(ports)]:
+                raise UsageError(
+                    f"--layers: {mixed[0]} takes its inputs in another form than the others", hint="compare it alone"
+                )
             limits = {path: tolerance or models[path].tolerance for path in candidates}
             found = check_layers(subject, limits, given, runtime=layer_runtime, repro=repro)
             reports |= {path: replace(reports[path], layers=found.get(path)) for path in candidates}
@@ -197,11 +203,15 @@ def _reproduce(
         f"{candidate.path.name}, output {row.name!r}: {row.reason}",
         model=candidate.path,
         origin=candidate.path,
-        inputs=dict(zip(names, arrays.values(), strict=True)),
+        inputs=dict(zip(names, adapted(candidate, list(arrays.values()), ports), strict=True)),
         reference={name: expected[name] for name in expected if name in got},
         candidate=got,
         allowed=row.allowed or 0.0,
     )
+
+
+def _forms(ports: Sequence[Port]) -> list[Intake | None]:
+    return [port.intake for port in ports]
 
 
 def _only_differ(report: ParityReport) -> bool:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import UsageError
+from edge4d.intake import PIXELS, Intake
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["ClipSet", "Pixels", "load_clips", "load_inputs"]
+__all__ = ["ClipSet", "Pixels", "frames_for", "load_clips", "load_inputs"]
 
 MOST = 512
 """Clips that are made of a folder of videos or frames; ranges settle long before."""
@@ -90,7 +91,9 @@ class ClipSet:
         return said
 
 
-def load_clips(source: Any, shape: Sequence[int] | None = None, pixels: Pixels | None = None) -> ClipSet:
+def load_clips(
+    source: Any, shape: Sequence[int] | None = None, pixels: Pixels | None = None, intake: Intake | None = None
+) -> ClipSet:
     """Read clips.
 
     Args:
@@ -99,9 +102,10 @@ def load_clips(source: Any, shape: Sequence[int] | None = None, pixels: Pixels |
             of folders of videos or frames.
         shape: (N, C, T, H, W) of what the network takes; the clips must have its C, T, H, W. Needed for pictures.
         pixels: how pictures and videos are scaled; arrays never are.
+        intake: of a graph that takes frames otherwise than its model; clips are then such as the graph takes.
 
     Raises:
-        UsageError: nothing readable there, another shape, or values that are not finite.
+        UsageError: nothing readable there, another shape or type, or values that are not finite.
         RuntimeUnavailable: videos or frames, and PyAV or Pillow is not installed.
     """
     import numpy as np
@@ -114,6 +118,7 @@ def load_clips(source: Any, shape: Sequence[int] | None = None, pixels: Pixels |
             from edge4d.frames import clips_of
 
             clips, skipped, left = clips_of(path, name, shape, pixels or Pixels(), MOST)
+            clips = clips if intake is None else frames_for(intake, clips)
         else:
             clips = _arrays(path, name)
     else:
@@ -124,16 +129,40 @@ def load_clips(source: Any, shape: Sequence[int] | None = None, pixels: Pixels |
         raise UsageError(f"{name}: expected an array of numbers, got {clips.dtype}", hint=_HINT)
     if clips.ndim != 5 or not clips.size:
         raise UsageError(f"{name}: expected clips (N, C, T, H, W), got shape {clips.shape}")
+    axes = "(T H W C)" if intake is not None and intake.last else "(C T H W)"
+    if shape is not None and intake is not None:
+        shape = intake.shape(shape)
     if shape is not None and clips.shape[1:] != tuple(shape[1:]):
         raise UsageError(
-            f"{name}: clips of {_x(clips.shape[1:])}, but the network takes {_x(tuple(shape[1:]))} (C T H W)",
+            f"{name}: clips of {_x(clips.shape[1:])}, but the network takes {_x(tuple(shape[1:]))} {axes}",
             hint="calibrate on what it is given in use, at that size",
         )
+    if intake is not None and intake.normalize is not None:
+        if clips.dtype.name != PIXELS:
+            raise UsageError(
+                f"{name}: clips of {clips.dtype.name}, but the graph normalises by itself and takes {PIXELS} frames",
+                hint="give the frames as they are before any normalisation",
+            )
+        return ClipSet(clips, skipped, left)
     clips = clips.astype(clips.dtype.newbyteorder("=") if clips.dtype.kind == "f" else np.float32, copy=False)
     bad = int((~np.isfinite(clips)).reshape(len(clips), -1).any(1).sum())
     if bad:
         raise UsageError(f"{name}: {bad} of {len(clips)} clips hold values that are NaN or infinite")
     return ClipSet(clips, skipped, left)
+
+
+def frames_for(intake: Intake, clips: np.ndarray) -> np.ndarray:
+    """Clips (N, C, T, H, W) as a graph takes them.
+
+    Args:
+        intake: of the graph.
+        clips: pixels from 0 to 1 where it normalises, which every byte survives; else what the model takes.
+    """
+    import numpy as np
+
+    if intake.normalize is not None:
+        clips = np.rint(np.clip(clips, 0, 1) * 255).astype(PIXELS)
+    return np.ascontiguousarray(intake.arranged(clips))
 
 
 def load_inputs(path: Path, names: Sequence[str], option: str) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge4d.artifact import in_type
 from edge4d.errors import Edge4dError, LoadError, UsageError
+from edge4d.intake import PIXELS
 from edge4d.ports import Port
 
 if TYPE_CHECKING:
@@ -20,7 +21,17 @@ if TYPE_CHECKING:
     from edge4d.subject import Subject
     from edge4d.validators.parity import Tolerance
 
-__all__ = ["Contender", "OpenModels", "call", "check_count", "open_all", "open_models", "ports_of"]
+__all__ = [
+    "Contender",
+    "OpenModels",
+    "adapted",
+    "call",
+    "check_count",
+    "open_all",
+    "open_models",
+    "ports_of",
+    "take_frames",
+]
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def open_all(
             said = f"{path} computes in {precision}, limits: {allowed.to_text()}" if allowed is not None else ""
             models[path] = Contender(path, artifact, tuple(artifact.inputs), named=True, note=said, tolerance=allowed)
         else:
-            known = (port.shape for port in next(iter(models.values())).ports) if models else ()
+            known = (port.own_shape for port in next(iter(models.values())).ports) if models else ()
             models[path] = _from_torch(path, shapes, tuple(known), factory, trust_pickle, seed)
     return models
 
@@ -116,14 +127,56 @@ def _from_torch(
 
 
 def ports_of(models: Sequence[Contender], shapes: Sequence[tuple[int, ...]]) -> tuple[Port, ...]:
-    """The inputs that arrays are made for: of the first model that names them, with the shapes that the user gave."""
-    ports = next((model for model in models if model.named), models[0]).ports
+    """The inputs that arrays are made for: of the first model that names them, with the shapes that the user gave.
+
+    A model that takes frames and normalises them goes first: what the others take can be made of its frames only.
+    """
+    named = [model for model in models if model.named]
+    ports = next((model for model in named if _normalises(model.ports)), (named or models)[0]).ports
     if not shapes:
         return ports
     if len(shapes) != len(ports):
         names = ", ".join(port.name for port in ports)
         raise UsageError(f"--input-shape was given {len(shapes)} times, the model has {len(ports)} inputs: {names}")
-    return tuple(replace(port, shape=tuple(shape)) for port, shape in zip(ports, shapes, strict=True))
+    given = zip(ports, shapes, strict=True)
+    return tuple(replace(p, shape=p.intake.shape(s) if p.intake is not None else tuple(s)) for p, s in given)
+
+
+def _normalises(ports: Sequence[Port]) -> bool:
+    return any(port.intake is not None and port.intake.normalize is not None for port in ports)
+
+
+def take_frames(models: Iterable[Contender], ports: Sequence[Port]) -> None:
+    """Let the models of PyTorch take arrays that are made for `ports`: they put them into their own form."""
+    for model in models:
+        if model.subject is not None:
+            model.subject.intakes = tuple(port.intake for port in ports)
+
+
+def adapted(model: Contender, arrays: Sequence[np.ndarray], ports: Sequence[Port]) -> list[np.ndarray]:
+    """Arrays that are made for `ports` as another artifact takes them.
+
+    Raises:
+        UsageError: it normalises frames, and these are normalised already.
+    """
+    own = {port.name: port for port in model.ports}
+    by_name = own.keys() == {port.name for port in ports}
+    takers = [own[port.name] for port in ports] if by_name else model.ports
+    found = []
+    for array, port, taker in zip(arrays, ports, takers, strict=True):
+        given, wanted = port.intake, taker.intake
+        if model.subject is None and given != wanted:
+            if wanted is not None and wanted.normalize is not None and (given is None or given.normalize is None):
+                raise UsageError(
+                    f"{model.path} takes {PIXELS} frames for {taker.name!r}, the others take normalised numbers there",
+                    hint="compare files of which one takes frames for every such input",
+                )
+            keep = wanted is not None and wanted.normalize is not None
+            if given is not None:
+                array = given.own(array) if keep else given.applied(array)
+            array = wanted.arranged(array) if wanted is not None else array
+        found.append(in_type(array, taker.dtype))
+    return found
 
 
 def check_count(model: Contender, ports: Sequence[Port]) -> None:
@@ -142,9 +195,7 @@ def call(model: Contender, arrays: Sequence[np.ndarray], ports: Sequence[Port]) 
     """Run a model on logical arrays made for `ports`; by name where it has these names, else in order."""
     names = [port.name for port in ports]
     by_name = model.named and {port.name for port in model.ports} == set(names)
-    own = {port.name: port for port in model.ports}
-    takers = [own[name] for name in names] if by_name else model.ports
-    arrays = [in_type(array, taker.dtype) for array, taker in zip(arrays, takers, strict=True)]
+    arrays = adapted(model, arrays, ports)
     try:
         return model.run(**dict(zip(names, arrays, strict=True))) if by_name else model.run(*arrays)
     except Edge4dError:
@@ -164,11 +215,13 @@ class OpenModels:
     """Models of any kind that take the same logical arrays.
 
     Attributes:
-        shapes: logical shape of each input.
+        shapes: logical shape of each input, as PyTorch's model has it.
+        ports: what the arrays are made for.
         run: a model's outputs, given its path and the inputs in order.
     """
 
     shapes: tuple[tuple[int, ...], ...]
+    ports: tuple[Port, ...]
     run: Callable[..., Any]
 
 
@@ -191,6 +244,9 @@ def open_models(
     ports = ports_of([models[path] for path in paths], input_shapes)
     for model in models.values():
         check_count(model, ports)
+    take_frames(models.values(), ports)
     return OpenModels(
-        tuple(port.shape for port in ports), lambda path, *arrays: copy.deepcopy(call(models[path], arrays, ports))
+        tuple(port.own_shape for port in ports),
+        ports,
+        lambda path, *arrays: copy.deepcopy(call(models[path], arrays, ports)),
     )

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge4d.clips import frames_for
 from edge4d.errors import UsageError
 from edge4d.tables import table
 
 if TYPE_CHECKING:
     from edge4d.data.source import Source
+    from edge4d.ports import Port
 
 __all__ = ["EvalReport", "Score", "evaluate"]
 
@@ -148,7 +150,7 @@ def evaluate(
     with ExitStack() as stack:
         opened = open_models(models, input_shapes, factory=factory, trust_pickle=trust_pickle, stack=stack)
         shape = _clip_shape(models[0], opened.shapes)
-        spec = ClipSpec(shape=shape[1:], **(video or {}))  # type: ignore[arg-type]
+        spec = ClipSpec(shape=shape[1:], **_plain_pixels(opened.ports[0], video or {}))  # type: ignore[arg-type]
         source = open_source(data, spec, split)
         if source.classes is None:
             raise UsageError(f"--data {data}: these clips have no labels", hint="eval counts right answers")
@@ -180,11 +182,39 @@ def evaluate(
 
 def _add(batch: Any, opened: Any, models: Sequence[Path], size: int, pending: dict[int, list[Any]]) -> None:
     """Run every model on one batch, filled up to its fixed size, and keep the scores of each view."""
-    given = batch.clips.numpy()
+    given = _as_taken(opened.ports[0], batch.clips.numpy())
     filled = np.concatenate([given, np.repeat(given[-1:], size - len(given), 0)]) if len(given) < size else given
     found = {path: _softmax(_scores(path, opened.run(path, filled)))[: len(given)] for path in models}
     for row, index in enumerate(batch.indices):
         pending.setdefault(index, []).append({path: found[path][row] for path in models})
+
+
+def _plain_pixels(port: Port, video: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the clip reader; for a graph that normalises by itself, pixels stay what they are."""
+    if port.intake is None or port.intake.normalize is None:
+        return dict(video)
+    if twice := [f"--{name}" for name in ("mean", "std") if name in video]:
+        raise UsageError(
+            f"{', '.join(twice)}: one of the models takes frames and normalises them by itself ({port.intake.text})",
+            hint="leave them out: all models get the same frames, normalised as that one does",
+        )
+    return {**video, "mean": (0.0,), "std": (1.0,)}
+
+
+def _as_taken(port: Port, clips: np.ndarray) -> np.ndarray:
+    """Clips (N, C, T, H, W) as the models' first input takes them.
+
+    Raises:
+        UsageError: numbers that are no pixels, for a graph that normalises pixels.
+    """
+    if port.intake is None:
+        return clips
+    if port.intake.normalize is not None and (clips.min() < 0 or clips.max() > 1):
+        raise UsageError(
+            f"the clips hold values from {clips.min():.3g} to {clips.max():.3g}, but {port.name!r} takes frames",
+            hint="give uint8 frames or values from 0 to 1, before any normalisation",
+        )
+    return frames_for(port.intake, clips)
 
 
 def _scores(path: Path, outputs: Any) -> np.ndarray:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edge4d.exporters.precision import Precision
+    from edge4d.intake_options import Asked
     from edge4d.lowered import Lowered
     from edge4d.sampling import Samples
     from edge4d.subject import Subject
@@ -67,12 +68,14 @@ def export(
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
-    precision: str = "fp32",
+    precision: str | None = None,
     keep_fp32: Sequence[str] = (),
     calibration: str = "minmax",
     calib_mean: Sequence[float] = (),
     calib_std: Sequence[float] = (),
     fp16_io: bool = False,
+    normalize: Any = None,
+    input_layout: Any = None,
     dynamic: str | None = None,
     opset: int = 18,
     simplify: bool = True,
@@ -107,12 +110,18 @@ def export(
         input_shapes: logical shapes for a model file that carries none.
         factory: ``package.module:callable`` that builds the module of a state_dict.
         trust_pickle: allow a file that runs code when it is read.
-        precision: ``fp32``, ``fp16`` or ``int8``; the latter needs `calib`, and leaves Winograd out.
+        precision: ``fp32``, ``fp16`` or ``int8``; the latter needs `calib`, and leaves Winograd out. When None, the
+            model's own types: float32, or float16 where its weights are. Given, a model of other types is first made
+            float32.
         keep_fp32: patterns of layers or ONNX operators that stay in float32.
         calibration: how int8 ranges are drawn: ``minmax``, ``entropy`` or ``percentile``.
         calib_mean: what is taken from pictures and videos, whose values go from 0 to 1; one number, or one a channel.
         calib_std: what they are then divided by.
         fp16_io: inputs and outputs are float16 too.
+        normalize: the graph takes uint8 frames and makes (frame / scale - mean) / std of them, by channel: a mapping
+            with ``mean``, ``std`` and ``scale`` (255), a text ``"mean=0.43,0.39,0.37 std=0.22 scale=255"``, or a
+            mapping of those by input name. `calib` then holds such frames too.
+        input_layout: ``nhwc`` for frames with their channels last (N T H W C), or a mapping of it by input name.
         dynamic: ``batch`` leaves the first axis of the inputs open; see `edge4d.exporters.open_batch`.
         opset: ONNX operator set.
         simplify: run onnxsim.
@@ -142,13 +151,14 @@ def export(
     from edge4d.exporters.onnx import check_opset
     from edge4d.exporters.precision import Precision, check_tools
     from edge4d.files import refuse_existing
+    from edge4d.intake_options import Asked
     from edge4d.sampling import Samples, check_clips
     from edge4d.subject import Subject
     from edge4d.validators.profile import load_profile
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
-    types = Precision(precision, tuple(keep_fp32), calibration, fp16_io)
+    types = Precision(precision or "fp32", tuple(keep_fp32), calibration, fp16_io)
     planner, tuner = planner_for(
         Planner.of(runtime or autotune, formulations, max_weight_growth, max_activation_memory, types.name),
         autotune,
@@ -160,6 +170,12 @@ def export(
     check_clips(choice, types, calib)
     check_tools(types)
     pixels = Pixels(tuple(calib_mean), tuple(calib_std))
+    asked = Asked.of(normalize, input_layout)
+    if asked.normalizes and (calib_mean or calib_std):
+        raise UsageError(
+            "--calib-mean, --calib-std: with --normalize the graph itself normalises, and clips are read as frames",
+            hint="leave them out",
+        )
     check_opset(opset)
     if dynamic not in (None, "batch"):
         raise UsageError(f"--dynamic {dynamic}: only the batch can be left open", hint="--dynamic batch")
@@ -176,7 +192,7 @@ def export(
     samples = fitted_on = None
     if calib is not None:
         with clock("reading clips"):
-            samples = Samples.of(calib, subject, pixels)
+            samples = Samples.of(calib, subject, pixels, asked)
             fitted_on = read_clips(samples.for_blocks) if not choice.exact else None
         subject.notes += samples.clips.notes if samples.clips is not None else []
     if parity and subject.imported:
@@ -198,9 +214,13 @@ def export(
         **({"autotune": autotune} if autotune is not None else {}),
         **({"max_error": max_error} if max_error != MAX_ERROR else {}),
         **types.to_dict(),
+        "own_types": precision is None,
+        **asked.to_dict(),
         **({"pixels": pixels.to_dict()} if samples is not None and (calib_mean or calib_std) else {}),
     }
-    report = _export(subject, target, options, planner, types, samples, sets if parity else 0, clock, held, max_error)
+    report = _export(
+        subject, target, options, planner, types, asked, samples, sets if parity else 0, clock, held, max_error
+    )
     report.swap = swapped
     if tuner is not None:
         report.notes.append(tuner.note())
@@ -342,6 +362,7 @@ def _export(
     options: Mapping[str, Any],
     planner: Planner,
     types: Precision,
+    asked: Asked,
     samples: Samples | None,
     sets: int,
     clock: _Clock,
@@ -355,7 +376,9 @@ def _export(
     from edge4d.exporters.precision import convert
     from edge4d.exporters.writing import write_artifact
     from edge4d.lowered import lower
+    from edge4d.lowering.taking import FOLDS
     from edge4d.validators.rank import check_rank
+    from edge4d.widening import check_runnable, float_types, own_precision, widen
 
     if options["dynamic"]:
         with clock("lowering at three batches"):
@@ -366,11 +389,28 @@ def _export(
                 planner,
                 opset=options["opset"],
                 simplify=options["simplify"],
+                asked=asked,
             )
+        subject.intakes = tuple(port.intake for port in lowered.inputs)
+        found = float_types(lowered)
+        if found and not options["own_types"]:
+            raise UsageError(
+                f"--dynamic batch with --precision {types.name}: the model computes in {_said(found)}",
+                hint="make it float32 yourself, model.float(), and export that",
+            )
+        check_runnable(found)
     else:
 
         def lowered_by(chosen: Planner) -> Lowered:
-            return lower(subject.model, subject.args, subject.kwargs, planner=chosen)
+            how: dict[str, Any] = {"planner": chosen, "asked": asked, "fold": FOLDS[types.name]}
+            made = lower(subject.model, subject.args, subject.kwargs, **how)
+            if (found := float_types(made)) and not options["own_types"]:
+                widen(subject, found)
+                made = lower(subject.model, subject.args, subject.kwargs, **how)
+                found = float_types(made)
+            check_runnable(found)
+            subject.intakes = tuple(port.intake for port in made.inputs)
+            return made
 
         with clock("capturing and lowering"):
             if sets and types.name == "fp32":
@@ -380,14 +420,15 @@ def _export(
         with clock("translating to ONNX"):
             graph = to_onnx(lowered, opset=options["opset"], simplify=options["simplify"])
         inputs, outputs = lowered.inputs, lowered.outputs
+    judged = own_precision(float_types(lowered)) if types.name == "fp32" else types.name
     clips = samples.batches(lowered.inputs) if samples is not None and types.name == "int8" else []
     if types.name != "fp32":
         with clock(f"converting to {types.name}"):
-            ports = {port.name: port for port in inputs}
-            graph = convert(graph, types, [{n: pack(a, ports[n]) for n, a in clip.items()} for clip in clips])
+            by_name = {port.name: port for port in inputs}
+            graph = convert(graph, types, [{n: pack(a, by_name[n]) for n, a in clip.items()} for clip in clips])
     if types.narrow_ports:
         inputs, outputs = (tuple(map(_narrowed, side)) for side in (inputs, outputs))
-    described = {"version": __version__, "block": options["block"], "source": subject.source, "precision": types.name}
+    described = {"version": __version__, "block": options["block"], "source": subject.source, "precision": judged}
     describe(graph.proto, inputs, outputs, **described)
     shapes: dict[str, Any] = {"inputs": [port.to_dict() for port in inputs]}
     if clips:
@@ -402,9 +443,9 @@ def _export(
     compared = None
     if sets:
         with clock("parity"):
-            asked = inputs if options["dynamic"] else lowered.inputs
-            given = clips[:CHECKED_CLIPS] or inputs_for(asked, sets, options["seed"])
-            compared = check_numbers(subject, target, given, types.name)
+            ports = inputs if options["dynamic"] else lowered.inputs
+            given = clips[:CHECKED_CLIPS] or inputs_for(ports, sets, options["seed"])
+            compared = check_numbers(subject, target, given, judged)
     return ExportReport(
         path=target,
         block=options["block"],
@@ -420,8 +461,12 @@ def _export(
         folded=lowered.folded,
         notes=subject.notes,
         seconds=clock.seconds,
-        precision=types.to_dict() | ({"runs": len(clips)} if clips else {}),
+        precision=types.to_dict() | {"precision": judged} | ({"runs": len(clips)} if clips else {}),
     )
+
+
+def _said(types: Mapping[torch.dtype, Any]) -> str:
+    return ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
 
 
 def _narrowed(port: Port) -> Port:

@@ -13,8 +13,10 @@ from torch.utils import _pytree as pytree
 
 from edge4d.capture import capture
 from edge4d.errors import LoweringError, PackingError
+from edge4d.intake_options import Asked
 from edge4d.layer_values import LayerValue
 from edge4d.lowering.driver import Interpretation, interpret
+from edge4d.lowering.taking import Fold
 from edge4d.planning import LayerPlan, Planner
 from edge4d.ports import Port
 
@@ -86,6 +88,8 @@ def lower(
     *,
     planner: Planner | None = None,
     progress: Progress | None = None,
+    asked: Asked | None = None,
+    fold: Fold = "all",
 ) -> Lowered:
     """Rewrite a model exactly into operators of rank ≤ 4.
 
@@ -95,14 +99,19 @@ def lower(
         kwargs: keyword inputs.
         planner: what the choice of formulations has to respect; see `edge4d.planning.Planner`.
         progress: called with (done, all) nodes.
+        asked: inputs that are taken as uint8 frames or with their channels last; see `edge4d.intake_options`.
+        fold: how much of their normalisation may move into the weights behind it; see `edge4d.lowering.taking`.
 
     Raises:
         CaptureError: torch.export cannot capture the model.
         LoweringError: the model holds operators that no rule lowers; the message lists every one of them.
-        UsageError: the planner asks for a formulation that fits no layer.
+        UsageError: the planner asks for a formulation that fits no layer, or no input can be taken as asked.
     """
     captured = capture(model, args, kwargs)
-    found = interpret(captured, planner=planner, progress=progress)
+    if asked:
+        intakes = asked.resolve(captured.inputs, *captured.of_inputs())
+        captured.intakes = {n: intake for n, intake in zip(captured.inputs, intakes, strict=True) if intake is not None}
+    found = interpret(captured, planner=planner, progress=progress, fold=fold)
     if found.module is None:
         raise _refusal(found)
     return Lowered(

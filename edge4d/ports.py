@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from edge4d.intake import Intake
+
 __all__ = ["OPEN", "Port", "shape_text"]
 
 OPEN = -1
@@ -23,6 +25,7 @@ class Port:
         dtype: numpy's name of the element type, e.g. ``float32``.
         packing: einops pattern logical → physical, e.g. ``n c t h w -> (n t) c h w``;
             None when the logical rank is at most 4 and nothing is packed.
+        intake: of an input that the graph takes otherwise than the model does: as uint8 frames, or channels last.
     """
 
     name: str
@@ -30,15 +33,31 @@ class Port:
     physical: tuple[int, ...]
     dtype: str
     packing: str | None = None
+    intake: Intake | None = None
+
+    @property
+    def own_shape(self) -> tuple[int, ...]:
+        """The logical shape of what the model takes, e.g. N C T H W where the graph has N T H W C."""
+        return self.shape if self.intake is None else self.intake.own_shape(self.shape)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping of the attributes."""
-        return asdict(self) | {"shape": list(self.shape), "physical": list(self.physical)}
+        plain = asdict(self) | {"shape": list(self.shape), "physical": list(self.physical)}
+        del plain["intake"]
+        return plain | ({"intake": self.intake.to_dict()} if self.intake is not None else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Port:
         """The inverse of `to_dict`."""
-        return cls(data["name"], tuple(data["shape"]), tuple(data["physical"]), data["dtype"], data.get("packing"))
+        taken = data.get("intake")
+        return cls(
+            data["name"],
+            tuple(data["shape"]),
+            tuple(data["physical"]),
+            data["dtype"],
+            data.get("packing"),
+            Intake.from_dict(taken) if taken is not None else None,
+        )
 
 
 def shape_text(shape: tuple[int, ...]) -> str:

@@ -78,15 +78,16 @@ def error_of(subject: Subject, lowered: Lowered, seed: int) -> float | None:
     import torch
 
     from edge4d.lowered import unpack
+    from edge4d.subject import torch_of
     from edge4d.validators.parity import random_inputs
 
     arrays = list(random_inputs(lowered.inputs, seed=seed).values())
     expected = subject.reference()(*arrays)
     with torch.inference_mode():
-        got = lowered.module(*lowered.pack(*(torch.from_numpy(array) for array in arrays)))
+        got = lowered.module(*lowered.pack(*map(torch_of, arrays)))
     worst: float | None = None
     for port, have, want in zip(lowered.outputs, got, expected, strict=True):
-        wanted = torch.from_numpy(want)
+        wanted = torch_of(want)
         if wanted.dtype not in (torch.float32, torch.float64) or not bool(torch.isfinite(wanted).all()):
             continue
         spread = float(wanted.max() - wanted.min())

@@ -172,6 +172,7 @@ class ExportReport:
         for role, ports in (("input", self.inputs), ("output", self.outputs)):
             for port in ports:
                 how = f"  packed: {port.packing}" if port.packing else ""
+                how += f"  ({port.intake.text})" if port.intake is not None else ""
                 lines.append(
                     f"  {role:<6} {port.name:<12} {shape_text(port.shape)} -> {shape_text(port.physical)}{how}"
                 )

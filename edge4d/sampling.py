@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge4d.clips import ClipSet, Pixels, load_clips, load_inputs
 from edge4d.errors import UsageError
+from edge4d.intake import Intake
+from edge4d.intake_options import Asked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,14 +34,16 @@ class Samples:
         source: what the user gave: see `edge4d.clips.load_clips`; for several inputs an ``.npz`` or a mapping by name.
         pixels: how pictures and videos are scaled.
         clips: of a network that takes one clip tensor; None for any other, whose arrays are read by name later.
+        intake: how the graph takes that tensor; None for as the network does.
     """
 
     source: Any
     pixels: Pixels = field(default_factory=Pixels)
     clips: ClipSet | None = None
+    intake: Intake | None = None
 
     @classmethod
-    def of(cls, source: Any, subject: Subject, pixels: Pixels) -> Samples:
+    def of(cls, source: Any, subject: Subject, pixels: Pixels, asked: Asked) -> Samples:
         """Read what a network with a single clip for its input is calibrated on.
 
         Raises:
@@ -48,12 +52,19 @@ class Samples:
         """
         shapes = subject.shapes
         single = len(shapes) == 1 and len(shapes[0]) == 5 and not isinstance(source, Mapping)
-        return cls(source, pixels, load_clips(source, shapes[0], pixels) if single else None)
+        if not single:
+            return cls(source, pixels)
+        (intake,) = asked.resolve([None], shapes, [True])
+        return cls(source, pixels, load_clips(source, shapes[0], pixels, intake), intake)
 
     @property
     def for_blocks(self) -> Any:
         """What `edge4d.swap` fits blocks on."""
-        return self.clips.clips if self.clips is not None else self.source
+        if self.clips is None:
+            return self.source
+        if self.intake is None:
+            return self.clips.clips
+        return self.intake.applied(self.clips.clips).astype("float32")
 
     @property
     def file(self) -> Path | None:

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edge4d.subject import numpy_of
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -74,7 +76,7 @@ def _hooked(
         calls[path] += 1
         leaves = [leaf for leaf in pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         if len(leaves) == 1 and (wanted is None or name in wanted):
-            kept[name] = leaves[0].detach().clone().numpy()  # what follows may work in place
+            kept[name] = numpy_of(leaves[0].clone())  # what follows may work in place
 
     handles = [child.register_forward_hook(hook) for child in names]
     try:
@@ -103,7 +105,7 @@ def _interpreted(
             result = super().run_node(n)
             for name in Marks(n).layers:
                 if isinstance(result, torch.Tensor) and (wanted is None or name in wanted):
-                    kept[name] = result.detach().clone().numpy()  # what follows may work in place
+                    kept[name] = numpy_of(result.clone())  # what follows may work in place
             return result
 
     with torch.inference_mode():

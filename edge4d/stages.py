@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edge4d.errors import UsageError
 from edge4d.planning import Planner
 from edge4d.recipe import recipe_path
+from edge4d.subject import numpy_of
 
 if TYPE_CHECKING:
     from edge4d.artifact import Opened
@@ -60,7 +61,7 @@ def lowered_stage(subject: Subject, artifact: Path) -> Callable[..., list[Any]]:
         args, kwargs = subject.fill(arrays)
         with torch.inference_mode():
             outputs = lowered.unpack(lowered.module(*lowered.pack(*args, **kwargs)))
-        return [leaf.numpy() for leaf in pytree.tree_leaves(outputs)]
+        return [numpy_of(leaf) for leaf in pytree.tree_leaves(outputs)]
 
     return run
 

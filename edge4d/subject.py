@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edge4d.errors import UsageError
+from edge4d.intake import Intake
 from edge4d.quiet import quiet
 
-__all__ = ["Subject", "evaluation"]
+__all__ = ["Subject", "evaluation", "numpy_of", "torch_of"]
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Subject:
         graph: what kind of file holds a graph without modules (so that no layer can be replaced); empty for a module.
         imported: whether the model is our import of an ONNX file, which ONNX Runtime can run itself.
         files: what was read, where `path` is a folder.
+        intakes: how the arrays that `fill` is given have to be changed for each tensor, in order; empty for not at all.
     """
 
     model: Any
@@ -39,6 +41,7 @@ class Subject:
     graph: str = ""
     imported: bool = False
     files: tuple[Path, ...] = ()
+    intakes: tuple[Intake | None, ...] = ()
 
     @classmethod
     def of(
@@ -125,7 +128,7 @@ class Subject:
             args, kwargs = self.fill(arrays, double=double)
             with evaluation(module), torch.inference_mode():
                 results = pytree.tree_leaves(module(*args, **kwargs))
-            outputs = [result.detach().numpy() for result in results]
+            outputs = [numpy_of(result) for result in results]
             return outputs if names is None else dict(zip(names, outputs, strict=True))
 
         return run
@@ -145,15 +148,16 @@ class Subject:
         """Arguments and keyword arguments with these arrays in place of their tensors, flat and in order.
 
         Floats get the width of the tensor whose place they take (float64 if `double`): they may have been made for an
-        artifact that takes float16.
+        artifact that takes float16. Frames made for one that normalises them are normalised here.
         """
         import torch
         from torch.utils import _pytree as pytree
 
         leaves, spec = pytree.tree_flatten((self.args, self.kwargs))
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-        for i, array in zip(places, arrays, strict=True):
-            tensor = torch.from_numpy(array)
+        intakes = self.intakes or (None,) * len(places)
+        for i, array, intake in zip(places, arrays, intakes, strict=True):
+            tensor = torch_of(array if intake is None else intake.applied(array))
             if tensor.is_floating_point() and leaves[i].is_floating_point():
                 tensor = tensor.to(torch.float64 if double else leaves[i].dtype)
             leaves[i] = tensor
@@ -175,3 +179,26 @@ def evaluation(module: Any) -> Iterator[None]:
     finally:
         for m, training in modes:
             m.training = training
+
+
+def numpy_of(tensor: Any) -> Any:
+    """A tensor as an array of the same type; bfloat16, which numpy lacks, as that of ml_dtypes."""
+    import torch
+
+    plain = tensor.detach()
+    if plain.dtype is not torch.bfloat16:
+        return plain.numpy()
+    import ml_dtypes
+
+    return plain.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
+def torch_of(array: Any) -> Any:
+    """The inverse of `numpy_of`, of any memory order."""
+    import numpy as np
+    import torch
+
+    given = np.ascontiguousarray(array).reshape(np.shape(array))  # a scalar stays one
+    if given.dtype.name != "bfloat16":
+        return torch.from_numpy(given)
+    return torch.from_numpy(given.view(np.int16)).view(torch.bfloat16)

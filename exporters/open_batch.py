@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
     from edge4d.exporters.onnx import OnnxGraph
+    from edge4d.intake_options import Asked
     from edge4d.lowered import Lowered
     from edge4d.planning import Planner
 
@@ -47,7 +48,14 @@ class _Affine:
 
 
 def open_batch(
-    model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], planner: Planner, *, opset: int, simplify: bool
+    model: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    planner: Planner,
+    *,
+    opset: int,
+    simplify: bool,
+    asked: Asked | None = None,
 ) -> tuple[Lowered, OnnxGraph, tuple[Port, ...], tuple[Port, ...]]:
     """Lower and translate at the witnesses, and join the graphs.
 
@@ -57,6 +65,7 @@ def open_batch(
             others that begin with the same size.
         planner: chooses formulations at the first witness; the others follow.
         opset, simplify: as in `to_onnx`.
+        asked: as in `edge4d.lower`.
 
     Returns:
         (lowered at the first witness, the graph, its inputs and outputs). Open sizes in the ports are `OPEN`.
@@ -73,7 +82,7 @@ def open_batch(
     module = _any_batch(model)
     lowereds: list[Lowered] = []
     for batch in WITNESSES:
-        lowereds.append(lower(module, *_at(batch, args, kwargs), planner=planner))
+        lowereds.append(lower(module, *_at(batch, args, kwargs), planner=planner, asked=asked))
         if len(lowereds) == 1:  # what a layer became at one batch it becomes at all
             chosen = {layer.layer: layer.becomes for layer in lowereds[0].layers if layer.becomes in FORMULATIONS}
             planner = replace(planner, formulations=tuple((k, v) for k, v in chosen.items() if v is not None))

@@ -126,7 +126,7 @@ def _artifact(path: Path, order: Mapping[str, Any]) -> _Candidate:
             f"{path} runs on a simulator here, whose speed says nothing about the device's",
             hint="measure it on the device itself",
         )
-    shapes = [tuple(shape) for shape in order["shapes"]] or [port.shape for port in opened.inputs]
+    shapes = [tuple(shape) for shape in order["shapes"]] or [port.own_shape for port in opened.inputs]
     if len(shapes) != len(opened.inputs):
         raise UsageError(f"{path} takes {len(opened.inputs)} inputs, --input-shape was given {len(shapes)} times")
     generator = np.random.default_rng(order["seed"])
@@ -135,9 +135,12 @@ def _artifact(path: Path, order: Mapping[str, Any]) -> _Candidate:
         if any(size < 1 for size in shape):
             raise UsageError(f"{path} leaves the shape of input {port.name!r} open", hint="give --input-shape")
         # Zeros where numbers are indices or masks: the value that is always valid.
-        floats = port.dtype.startswith("float")
-        array = generator.standard_normal(shape) if floats else np.zeros(shape)
-        arrays.append(array.astype(port.dtype))
+        own = shape if port.intake is None else port.intake.shape(shape)
+        if port.dtype.startswith("float"):
+            arrays.append(generator.standard_normal(own).astype(port.dtype))
+        else:
+            frames = port.intake is not None and port.intake.normalize is not None
+            arrays.append(generator.integers(0, 256 if frames else 1, own).astype(port.dtype))
     packed = any(port.packing for port in (*opened.inputs, *opened.outputs))
 
     def call() -> _Call:

@@ -19,13 +19,15 @@ from edge4d.cli.options import (
     For,
     Force,
     Formulations,
+    InputLayout,
     InputShapes,
     Json,
     KeepFp32,
     MaxActivationMemory,
     MaxWeightGrowth,
+    Normalize,
     Output,
-    PrecisionName,
+    OwnPrecision,
     Seed,
     TrustPickle,
     block_options,
@@ -51,7 +53,7 @@ def command(
     max_activation_memory: MaxActivationMemory = None,
     autotune: Autotune = None,
     autotune_budget: AutotuneBudget = "60s",
-    precision: PrecisionName = "fp32",
+    precision: OwnPrecision = None,
     keep_fp32: KeepFp32 = None,
     calibration: Calibration = "minmax",
     calib_mean: CalibMean = None,
@@ -59,6 +61,8 @@ def command(
     fp16_io: Annotated[
         bool, typer.Option("--fp16-io", help="With --precision fp16: inputs and outputs are float16 too.")
     ] = False,
+    normalize: Normalize = None,
+    input_layout: InputLayout = None,
     output: Output = None,
     input_shape: InputShapes = None,
     factory: Factory = None,
@@ -98,6 +102,7 @@ def command(
         edge4d export model.pt2 --autotune onnxruntime --autotune-budget 2m
         edge4d export model.pt2 --precision fp16 --keep-fp32 'head*' -o half.onnx
         edge4d export model.pt2 --precision int8 --calib videos/ --calib-mean 0.45 --calib-std 0.225 -o int8.onnx
+        edge4d export model.pt2 --normalize 'mean=0.43,0.39,0.37 std=0.22,0.22,0.21' --input-layout nhwc
         edge4d export model.pt2 --formulation 'layer4.*=taps' --max-weight-growth 1.5
         edge4d export model.pt2 --json | jq .parity.ok
     """
@@ -121,6 +126,8 @@ def command(
         calib_mean=parse_numbers("--calib-mean", calib_mean),
         calib_std=parse_numbers("--calib-std", calib_std),
         fp16_io=fp16_io,
+        normalize=normalize,
+        input_layout=input_layout,
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,

@@ -25,12 +25,15 @@ __all__ = [
     "For",
     "Force",
     "Formulations",
+    "InputLayout",
     "InputShapes",
     "Json",
     "MaxActivationMemory",
     "KeepFp32",
     "MaxWeightGrowth",
+    "Normalize",
     "Output",
+    "OwnPrecision",
     "PrecisionName",
     "Providers",
     "Seed",
@@ -239,6 +242,16 @@ PrecisionName = Annotated[
     ),
 ]
 
+OwnPrecision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="fp32|fp16|int8",
+        help="In which types the graph computes, on every runtime; the model's own when not given. int8 needs --calib.",
+        autocompletion=_complete_precision,
+    ),
+]
+
 KeepFp32 = Annotated[
     list[str] | None,
     typer.Option(
@@ -269,6 +282,32 @@ CalibMean = Annotated[
 
 CalibStd = Annotated[
     str | None, typer.Option("--calib-std", metavar="S[,S,S]", help="What pixels are then divided by.")
+]
+
+
+Normalize = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--normalize",
+        metavar="[NAME:]'mean=M,M,M std=S,S,S scale=255'",
+        help="The graph takes uint8 frames and makes (frame / scale - mean) / std of them; M,S,SCALE in numbers when "
+        "one is for all channels; NAME: for one of several inputs.",
+    ),
+]
+
+
+def _complete_layout(incomplete: str) -> list[str]:
+    return [name for name in ("nchw", "nhwc") if name.startswith(incomplete)]
+
+
+InputLayout = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input-layout",
+        metavar="[NAME:]nhwc",
+        help="The graph takes frames with their channels last (N T H W C), as cameras and decoders give them.",
+        autocompletion=_complete_layout,
+    ),
 ]
 
 

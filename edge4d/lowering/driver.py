@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -22,6 +22,7 @@ from edge4d.lowering.builder import Builder, Declined, Provenance
 from edge4d.lowering.fold import fold_batch_norm
 from edge4d.lowering.gathering import without_masks
 from edge4d.lowering.registry import Decline
+from edge4d.lowering.taking import Fold, take_in
 from edge4d.lowering.values import Const, Value
 from edge4d.packing import MAX_RANK, Packing
 from edge4d.patterns import frames_pattern
@@ -71,15 +72,25 @@ class Interpretation:
 
 
 def interpret(
-    captured: Captured, *, planner: Planner | None = None, progress: Callable[[int, int], None] | None = None
+    captured: Captured,
+    *,
+    planner: Planner | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    fold: Fold = "all",
 ) -> Interpretation:
     """Lower every node. Declined nodes are collected, not raised, so that all of them can be reported at once.
+
+    Args:
+        captured: changed in place.
+        planner, progress: as in `edge4d.lower`.
+        fold: how much of the inputs' normalisation may move into the weights behind it.
 
     Raises:
         UsageError: what the planner is asked for fits no layer.
     """
     mark_layers(captured.graph)
     folded = fold_batch_norm(captured)
+    take_in(captured, fold)
     found = _Interpreter(captured, folded, planner, progress).run()
     if planner is not None:
         planner.check_used(layer.layer for layer in found.layers if layer.macs)
@@ -147,10 +158,15 @@ class _Interpreter:
     def _input(self, node: fx.Node, name: str) -> None:
         val = node.meta["val"]
         shape = tuple(int(size) for size in val.shape)
-        packing = Packing.frames(shape)
+        intake = self.captured.intakes.get(name)
+        last = intake is not None and intake.last
+        packing = Packing.of(shape) if last else Packing.frames(shape)
         fresh = self.b.placeholder(name, packing.physical_shape, val.dtype)
         self.env[node] = self.b.value(fresh, packing)
-        self.inputs.append(_port(name, shape, packing, val.dtype))
+        port = replace(_port(name, shape, packing, val.dtype), intake=intake)
+        if intake is not None and last:
+            port = replace(port, packing=intake.pattern(len(shape)))
+        self.inputs.append(port)
 
     def _call(self, node: fx.Node) -> Any:
         if node.target is operator.getitem:
