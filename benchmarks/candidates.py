@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import ExportError, UsageError
+from edge4d.exporters.native import OPSET, write_native
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +25,6 @@ NATIVE, EDGE4D, EAGER = "native-5d", "edge4d-4d", "eager"
 LIMIT = 1e-4
 """Greatest error, relative to the range of the eager output, of a candidate whose time may be recorded."""
 
-_OPSET = 18
 _SETS = 2  # clips that parity is checked on; others than those that the batch norms were set on
 
 
@@ -64,7 +64,11 @@ def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path) -> dict[str
     Returns:
         Candidate to file, the reference first.
     """
-    makers = {NATIVE: ("native_5d.onnx", _native), EDGE4D: ("edge4d_4d.onnx", _edge4d), EAGER: ("eager.pt2", _eager)}
+    makers = {
+        NATIVE: ("native_5d.onnx", write_native),
+        EDGE4D: ("edge4d_4d.onnx", _edge4d),
+        EAGER: ("eager.pt2", _eager),
+    }
     files = {}
     for name, (file, maker) in makers.items():
         files[name] = folder / file
@@ -93,28 +97,11 @@ def parity_sets(case: Case) -> list[tuple[Tensor, ...]]:
     return [clips_of(case, seed) for seed in range(1, 1 + _SETS)]
 
 
-def _native(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
-    """What people do without edge4d: torch's exporter, then onnxsim."""
-    import onnx
-    import onnxsim
-    import torch
-
-    from edge4d.quiet import quiet
-
-    with quiet(), torch.no_grad():
-        program = torch.onnx.export(network, args, dynamo=True, opset_version=_OPSET, verbose=False)
-        assert program is not None
-        simplified, same = onnxsim.simplify(program.model_proto)
-    if not same:
-        raise ExportError("onnxsim's own check says that the simplified native graph differs")
-    onnx.save(simplified, path)
-
-
 def _edge4d(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
     from edge4d.exporting import export
 
     # Parity is checked here for every candidate on the same clips, and more strictly than a timing needs.
-    report = export(network, args, output=path, opset=_OPSET, parity=False)
+    report = export(network, args, output=path, opset=OPSET, parity=False)
     if not report.ok:
         raise ExportError(f"the gate has findings on {path.name}:\n{report.gate.to_text()}")
 

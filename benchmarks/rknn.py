@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import edge4d
-from benchmarks.candidates import _native, clips_of, network_of
+from benchmarks.candidates import clips_of, network_of
 from benchmarks.cases import load_cases, select
 from edge4d.errors import Edge4dError
+from edge4d.exporters.native import write_native
 from edge4d.exporters.rknn import DEVICES, Rknn
 from edge4d.tables import table
 
@@ -51,7 +52,7 @@ def measure(name: str, form: str, model: Path, device: str, timeout: float, wher
 def write_forms(network: Any, args: tuple[Any, ...], folder: Path) -> dict[str, Path]:
     """The three ONNX files of one module, by form."""
     files = {form: folder / f"{form}.onnx" for form in FORMS}
-    _native(network, args, files[FORMS[0]])
+    write_native(network, args, files[FORMS[0]])
     edge4d.export(network, args, output=files[FORMS[1]], parity=False)
     edge4d.export(network, args, output=files[FORMS[2]], runtime="rknn", parity=False)
     return files

@@ -169,21 +169,13 @@ def _export(model: str, row: Row, frames: int, folder: Path) -> tuple[Row, Path]
 
 def _export_native(model: str, frames: int, folder: Path) -> Path:
     """What torch.onnx itself makes of the Conv3D network."""
-    import contextlib
-    import io
-    import warnings
-
     import torch
+
+    from edge4d.exporters.native import write_native
 
     network = _build(model, "conv3d", frames)
     path = folder / f"{NATIVE}.onnx"
-    # The exporter prints its progress, and stdout is for results; it also uses what torch itself calls outdated.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        program = torch.onnx.export(network, (torch.zeros(network.input_shape),), dynamo=True, verbose=False)
-    if program is not None:
-        program.save(path)
+    write_native(network, (torch.zeros(network.input_shape),), path)
     return path
 
 

@@ -32,6 +32,7 @@ def recipe_bytes(
     packages: Iterable[str],
     *,
     engine: Mapping[str, Any] | None = None,
+    build_s: float | None = None,
 ) -> bytes:
     """The recipe of one artifact.
 
@@ -42,6 +43,8 @@ def recipe_bytes(
         files: what was made: final name, and where its bytes lie now.
         packages: distributions whose versions matter.
         engine: what is known of an engine, JSON-ready: its description, devices, layers…
+        build_s: seconds that a runtime's compiler took; left out when None, so that an export's recipe is the same
+            every time.
     """
     document = {
         "schema": SCHEMA,
@@ -52,6 +55,8 @@ def recipe_bytes(
         "versions": versions(("edge4d", *packages)),
         "machine": {"system": platform.system(), "architecture": platform.machine()},
     }
+    if build_s is not None:
+        document["build_s"] = round(build_s, 3)
     if engine is not None:
         document["engine"] = dict(engine)
     return (json.dumps(document, indent=2) + "\n").encode()

@@ -95,6 +95,7 @@ def assemble(
                 written,
                 compiler.packages,
                 engine=made["engine"],
+                build_s=time.perf_counter() - start,
             )
         )
     return BuildResult(

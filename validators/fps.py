@@ -12,11 +12,12 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edge4d.errors import Edge4dError, UsageError
+from edge4d.validators.fps_floors import Floors, Shortfall
 
 __all__ = ["CandidateFps", "FpsReport", "Samples", "bench", "machine", "percentile", "summarise"]
 
@@ -34,42 +35,61 @@ class Samples:
         run_ns: for each round the nanoseconds of each call, the runtime's work alone.
         pack_ns: the nanoseconds of packing the inputs and unpacking the outputs, for each call.
         copy_ns: the nanoseconds of copies to and from the device, for each call, where the runtime tells them apart.
+        copy_unknown: why it has none to tell.
         clips: N of the inputs: clips in one call.
         frames: N * T of the inputs: frames in one call.
         load_rss_mib: highest resident memory of the process once the model was loaded; None where it is not measured.
         peak_rss_mib: the same after all runs.
+        load_s: seconds to import the runtime and to load the model, which is when some runtimes compile it.
+        facts: size and build time of the file, as `edge4d.validators.fps_facts.facts_of` gives them.
         details: runtime, version, provider, threads, input shapes…
         failure: why it gave no numbers.
         exit_code: what the command ends with because of that: 1, or 2 for a file that cannot be read, …
         incomparable: why its numbers must not be set against the reference's.
+        is_native: it is a native 5-D form, which was made for the comparison.
+        native: name of the native 5-D form on the same runtime and device, in the same measurement.
     """
 
     run_ns: list[list[int]] = field(default_factory=list)
     pack_ns: list[int] = field(default_factory=list)
     copy_ns: list[int] = field(default_factory=list)
+    copy_unknown: str | None = None
     clips: int = 1
     frames: int = 1
     load_rss_mib: float | None = None
     peak_rss_mib: float | None = None
+    load_s: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
     exit_code: int = 1
     incomparable: str | None = None
+    is_native: bool = False
+    native: str | None = None
 
 
 @dataclass(frozen=True)
 class CandidateFps:
-    """One line of the table; every number is None when the candidate failed.
+    """One line of the table; every number but those of the file is None when the candidate failed.
 
     Attributes:
         name: as given.
         samples: calls that were timed.
-        latency_ms: p50, p90, p99 and min of one call, packing and copies to a device left out.
+        latency_ms: p10, p50, p90, p99 and min of one call, packing and (where they are told apart) copies left out.
         pack_ms: median time of packing and unpacking in one call; None where there is none to do.
         copy_ms: median time of copies to and from the device in one call; None where they are not told apart.
+        copy_unknown: why they are not.
         clips_per_s: clips in a call over the median latency.
         frames_per_s: frames in a call over the median latency.
         speedup: the reference's latency over this one's, median of the rounds; above 1 is faster than the reference.
+        speedup_to_native: the same against the native 5-D form on the same runtime; None where there is none.
+        native: that form's name.
+        is_native: this is such a form.
+        build_s: seconds that the runtime's compiler took to build this file, by its recipe.
+        build_unknown: why they are not known.
+        size_bytes: of the file, weights and engine files beside it included.
+        size_unknown: why it is not known.
+        load_s: seconds to import the runtime and to load the model.
         load_rss_mib: highest resident memory (MiB) of the candidate's own process once the model was loaded.
         peak_rss_mib: the same after all runs, the interpreter and the runtime's libraries included.
         details: runtime, version, provider, threads, input shapes.
@@ -83,9 +103,18 @@ class CandidateFps:
     latency_ms: Mapping[str, float] | None = None
     pack_ms: float | None = None
     copy_ms: float | None = None
+    copy_unknown: str | None = None
     clips_per_s: float | None = None
     frames_per_s: float | None = None
     speedup: float | None = None
+    speedup_to_native: float | None = None
+    native: str | None = None
+    is_native: bool = False
+    build_s: float | None = None
+    build_unknown: str | None = None
+    size_bytes: int | None = None
+    size_unknown: str | None = None
+    load_s: float | None = None
     load_rss_mib: float | None = None
     peak_rss_mib: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -107,27 +136,40 @@ class FpsReport:
         rounds: how often each candidate had its turn.
         warmup: calls of each that were not timed.
         machine: processor, cores, system.
+        floors: what the candidates are held to.
     """
 
     candidates: tuple[CandidateFps, ...]
     rounds: int
     warmup: int
     machine: Mapping[str, Any]
+    floors: Floors = field(default_factory=Floors)
 
     @property
     def ok(self) -> bool:
-        """Whether every candidate gave numbers; false for a report without candidates."""
-        return bool(self.candidates) and all(candidate.failure is None for candidate in self.candidates)
+        """Whether every candidate gave numbers and none is too slow; false for a report without candidates."""
+        return self.exit_code == 0
+
+    @property
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """The candidates below a floor."""
+        return self.floors.shortfalls(self.candidates)
 
     @property
     def exit_code(self) -> int:
-        """What weighs most of the candidates' own: 70, 2, 1, then 3; 1 for a report without candidates."""
-        found = {candidate.exit_code for candidate in self.candidates}
-        return next((code for code in (70, 2, 1, 3) if code in found), 0) if found else 1
+        """What weighs most of the candidates' own: 70, 2, 1, then 3; 1 for a report without candidates.
 
-    def slower_than(self, speedup: float) -> tuple[str, ...]:
-        """Names of the candidates whose speedup is below this one, or is not known; the reference is not among them."""
-        return tuple(c.name for c in self.candidates[1:] if c.speedup is None or c.speedup < speedup)
+        One that failed has its own code, and is not too slow besides; one that was measured and is too slow counts 1.
+        """
+        found = {candidate.exit_code for candidate in self.candidates} or {1}
+        failed = {candidate.name for candidate in self.candidates if candidate.failure is not None}
+        if any(shortfall.name not in failed for shortfall in self.shortfalls):
+            found |= {1}
+        return next((code for code in (70, 2, 1, 3) if code in found), 0)
+
+    def held_to(self, floors: Floors) -> FpsReport:
+        """The same measurement with other floors."""
+        return replace(self, floors=floors)
 
     def to_dict(self) -> dict[str, Any]:
         """What ``--json`` prints."""
@@ -138,32 +180,15 @@ class FpsReport:
             "rounds": self.rounds,
             "warmup": self.warmup,
             "machine": dict(self.machine),
+            "floors": self.floors.to_dict(self.candidates),
             "candidates": [candidate.to_dict() for candidate in self.candidates],
         }
 
     def to_text(self) -> str:
-        """An aligned table and the reasons of what failed."""
-        head = ["model", "frames/s", "clips/s", "p50 ms", "p90 ms", "p99 ms", "min ms", "pack ms", "MiB", "speedup"]
-        rows = [head, *([c.name, *_cells(c)] for c in self.candidates)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        rows.insert(1, ["-" * width for width in widths])
-        lines = [
-            "  ".join(
-                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
-        lines.append("")
-        for c in self.candidates:
-            if c.failure is not None:
-                lines.append(f"{c.name} failed: {c.failure}")
-            elif c.incomparable is not None:
-                lines.append(f"{c.name}: no speedup, {c.incomparable}")
-            if c.copy_ms is not None:
-                lines.append(f"{c.name}: copies to and from the device take another {c.copy_ms:.2f} ms a call")
-        said = ", ".join(f"{key} {value}" for key, value in self.machine.items())
-        lines.append(f"{self.rounds} interleaved rounds after {self.warmup} warm-up calls; {said}")
-        return "\n".join(line.rstrip() for line in lines)
+        """Aligned tables of speed and of cost, and the reasons of what failed or is not known."""
+        from edge4d.validators.fps_table import report_text
+
+        return report_text(self)
 
 
 def bench(
@@ -229,33 +254,46 @@ def check_counts(candidates: int, rounds: int, warmup: int) -> None:
 def summarise(gathered: Mapping[str, Samples], *, rounds: int, warmup: int) -> FpsReport:
     """Statistics of the samples; the first is the reference."""
     reference = next(iter(gathered.values()))
-    lines = tuple(_line(name, samples, reference) for name, samples in gathered.items())
+    lines = tuple(_line(name, samples, reference, gathered) for name, samples in gathered.items())
     return FpsReport(lines, rounds, warmup, machine())
 
 
-def _line(name: str, samples: Samples, reference: Samples) -> CandidateFps:
+def _line(name: str, samples: Samples, reference: Samples, gathered: Mapping[str, Samples]) -> CandidateFps:
+    line = CandidateFps(
+        name,
+        details=samples.details,
+        native=samples.native,
+        is_native=samples.is_native,
+        load_s=samples.load_s,
+        load_rss_mib=samples.load_rss_mib,
+        **samples.facts,
+    )
     if samples.failure is not None:
-        return CandidateFps(name, details=samples.details, failure=samples.failure, exit_code=samples.exit_code)
+        return replace(line, failure=samples.failure, exit_code=samples.exit_code)
     calls = [ns * _MS for turn in samples.run_ns for ns in turn]
     median = percentile(calls, 50)
-    speedup = None
-    if reference.failure is None and samples.incomparable is None:
-        turns = zip(reference.run_ns, samples.run_ns, strict=True)
-        speedup = statistics.median(statistics.median(ref) / statistics.median(own) for ref, own in turns)
-    return CandidateFps(
-        name=name,
+    return replace(
+        line,
         samples=len(calls),
-        latency_ms={"p50": median, "p90": percentile(calls, 90), "p99": percentile(calls, 99), "min": min(calls)},
+        latency_ms={f"p{p}": percentile(calls, p) for p in (10, 50, 90, 99)} | {"min": min(calls)},
         pack_ms=statistics.median(samples.pack_ns) * _MS if samples.pack_ns else None,
         copy_ms=statistics.median(samples.copy_ns) * _MS if samples.copy_ns else None,
+        copy_unknown=None if samples.copy_ns else samples.copy_unknown,
         clips_per_s=samples.clips / median * 1e3,
         frames_per_s=samples.frames / median * 1e3,
-        speedup=speedup,
-        load_rss_mib=samples.load_rss_mib,
+        speedup=_ratio(reference, samples),
+        speedup_to_native=_ratio(gathered[samples.native], samples) if samples.native is not None else None,
         peak_rss_mib=samples.peak_rss_mib,
-        details=samples.details,
         incomparable=samples.incomparable,
     )
+
+
+def _ratio(base: Samples, samples: Samples) -> float | None:
+    """The median over the rounds of the base's time over this one's; None where one has no times of the same input."""
+    if base.failure is not None or samples.incomparable is not None:
+        return None
+    turns = zip(base.run_ns, samples.run_ns, strict=True)
+    return statistics.median(statistics.median(one) / statistics.median(own) for one, own in turns)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -289,22 +327,3 @@ def _cpu_name() -> str:
     if board.is_file():
         return board.read_text(errors="replace").strip("\0\n ")
     return platform.processor() or platform.machine()
-
-
-def _cells(line: CandidateFps) -> list[str]:
-    if line.latency_ms is None:
-        return ["failed", *["-"] * 8]
-
-    def number(value: float | None, digits: int) -> str:
-        return "-" if value is None else f"{value:.{digits}f}"
-
-    latency = [number(line.latency_ms[key], 2) for key in ("p50", "p90", "p99", "min")]
-    speedup = "-" if line.speedup is None else f"{line.speedup:.2f}x"
-    return [
-        number(line.frames_per_s, 1),
-        number(line.clips_per_s, 2),
-        *latency,
-        number(line.pack_ms, 2),
-        number(line.peak_rss_mib, 0),
-        speedup,
-    ]

@@ -14,9 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from edge4d.errors import UsageError
+from edge4d.errors import Edge4dError, UsageError
 from edge4d.exporters import has_runtime
 from edge4d.validators.fps import FpsReport, Samples, check_counts, machine, summarise
+from edge4d.validators.fps_native import NativeForms, check_native, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ _START = (
     "from edge4d.validators.fps_worker import main; sys.exit(main())"
 )
 """What a worker runs: it imports from where this process does, and not from the current folder as `-m` would."""
+_FACTS = ("size_bytes", "size_unknown", "build_s", "build_unknown")
+"""What a worker tells of a file, see `edge4d.validators.fps_facts.facts_of`."""
 _TAIL = 15
 """Lines of a dead worker's stderr that are shown."""
 
@@ -48,6 +51,7 @@ def bench_paths(
     trust_pickle: bool = False,
     seed: int = 0,
     time_limit_s: float = 600.0,
+    native: bool = False,
 ) -> FpsReport:
     """Time model files against each other, the reference first.
 
@@ -67,13 +71,16 @@ def bench_paths(
         factory: builds the network of a state_dict, ``package.module:callable``.
         trust_pickle: the user vouches for pickled modules.
         seed: of the random inputs.
-        time_limit_s: seconds that a candidate may take to load, to warm up, or for a turn.
+        time_limit_s: seconds that a candidate may take to load, to warm up, or for a turn; with `native` also to export
+            the native form, and to build an engine of it.
+        native: export the reference by torch.onnx with its five axes, too, and time that on every runtime that a
+            candidate runs on. These forms come last in the report.
 
     Returns:
         The report. A candidate that fails, dies or exceeds the limit is in it with its reason.
 
     Raises:
-        UsageError: nothing to measure, or a file that does not exist.
+        UsageError: nothing to measure, a file that does not exist, or a native form of what is no PyTorch model.
     """
     check_counts(len(paths), rounds, warmup)
     if calls_per_round < 1 or time_limit_s <= 0:
@@ -81,6 +88,8 @@ def bench_paths(
     for path in paths:
         if not Path(path).exists():
             raise UsageError(f"{path}: no such file")
+    if native:
+        check_native(Path(paths[0]))
     count = threads or int(machine()["cores"])
     order = {
         "threads": count,
@@ -102,6 +111,15 @@ def bench_paths(
                 (s.details["shapes"] for s in gathered.values() if "shapes" in s.details), []
             )
             workers[name].load(order | {"path": os.fspath(placed[name]), "likely_shapes": likely})
+        if native:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge4d-")))
+            forms = _native_forms(gathered, placed, order, folder, time_limit_s)
+            for name, (samples, path) in forms.items():
+                gathered[name] = samples
+                workers[name] = stack.enter_context(_Worker(samples, count, time_limit_s))
+                if path is not None:
+                    shapes = next(iter(gathered.values())).details["shapes"]
+                    workers[name].load(order | {"path": os.fspath(path), "shapes": shapes, "likely_shapes": []})
         _compare_shapes(gathered)
         for worker in workers.values():
             worker.run(warmup, keep=False)
@@ -138,11 +156,15 @@ class _Worker:
         return self
 
     def load(self, order: Mapping[str, Any]) -> None:
+        facts = self._ask({"do": "describe", "path": order["path"]}, "to look at the file")
+        if facts is not None:
+            self._samples.facts = {key: facts[key] for key in _FACTS}
         answer = self._ask({"do": "load", **order}, "to load")
         if answer is not None:
             self._samples.clips, self._samples.frames = answer["clips"], answer["frames"]
             self._samples.details = answer["details"] | {"shapes": answer["shapes"]}
             self._samples.load_rss_mib = answer["rss_mib"]
+            self._samples.load_s, self._samples.copy_unknown = answer["load_s"], answer["copy_unknown"]
 
     def run(self, calls: int, *, keep: bool) -> None:
         answer = self._ask({"do": "run", "calls": calls}, "for one turn" if keep else "to warm up")
@@ -202,6 +224,43 @@ class _Worker:
                     stream.close()
                 except BrokenPipeError:
                     continue  # an order that a dead worker never took
+
+
+def _native_forms(
+    gathered: Mapping[str, Samples],
+    placed: Mapping[str, str | os.PathLike[str]],
+    order: Mapping[str, Any],
+    folder: Path,
+    time_limit_s: float,
+) -> dict[str, tuple[Samples, Path | None]]:
+    """A native form of the reference for each runtime and device, and its file; None where there is none, with why.
+
+    The candidates there are told its name.
+    """
+    first = next(iter(gathered))
+    reference = gathered[first]
+    model = {"model": str(Path(placed[first]).absolute()), "shapes": reference.details.get("shapes", [])}
+    asked = {key: order[key] for key in ("factory", "trust_pickle", "seed")}
+    maker = NativeForms(model | asked, folder, time_limit_s)
+    forms: dict[str, tuple[Samples, Path | None]] = {}
+    places = list(dict.fromkeys(place for samples in gathered.values() if (place := place_of(samples)) is not None))
+    runtimes = [place[0] for place in places]
+    for place in places:
+        those = [name for name, samples in gathered.items() if place_of(samples) == place]
+        name = f"native-5d ({place[0] if runtimes.count(place[0]) == 1 else ', '.join(place)})"
+        made = Samples(is_native=True, native=name)
+        path = None
+        if reference.failure is not None:
+            made.failure, made.exit_code = f"{first} itself failed", reference.exit_code
+        else:
+            try:
+                path = maker.of(place[0], Path(placed[those[0]]))
+            except Edge4dError as error:
+                made.failure, made.exit_code = str(error), error.exit_code
+        forms[name] = (made, path)
+        for one in those:
+            gathered[one].native = name
+    return forms
 
 
 def _names(paths: Sequence[str | os.PathLike[str]]) -> list[str]:

@@ -1,7 +1,7 @@
 """The process in which one candidate of a benchmark is measured: JSON lines in on stdin, JSON lines out on stdout.
 
-``load`` is answered by ``ready``, each ``run`` by ``times``; what a user can mend by ``error``. Anything else goes to
-stderr and ends the process, which the parent sees and reports.
+``describe`` is answered by ``facts`` of the file, ``load`` by ``ready``, each ``run`` by ``times``; what a user can
+mend by ``error``. Anything else goes to stderr and ends the process, which the parent sees and reports.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from edge4d.errors import Edge4dError, RuntimeUnavailable, UsageError
 from edge4d.exporters import has_runtime
+from edge4d.validators.fps_facts import facts_of, no_copies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,10 +56,14 @@ def main() -> int:
         if order["do"] == "stop":
             break
         try:
-            if order["do"] == "load":
+            if order["do"] == "describe":
+                _say(replies, "facts", facts_of(Path(order["path"])))
+            elif order["do"] == "load":
+                start = time.perf_counter()
                 candidate = _load(order)
+                answer = {"load_s": round(time.perf_counter() - start, 3), "copy_unknown": no_copies(candidate.details)}
                 clips, frames = clips_and_frames(candidate.shapes)
-                answer = {"shapes": candidate.shapes, "clips": clips, "frames": frames, "details": candidate.details}
+                answer |= {"shapes": candidate.shapes, "clips": clips, "frames": frames, "details": candidate.details}
                 _say(replies, "ready", answer)
             elif candidate is not None:
                 spent = [candidate.call() for _ in range(order["calls"])]
@@ -155,7 +160,8 @@ def _artifact(path: Path, order: Mapping[str, Any]) -> _Candidate:
             return _Call(max(1, round(parts["compute"] * 1e6)), pack, round(parts["copies"] * 1e6))
         return _Call(stop - start, pack)
 
-    return _Candidate(call, shapes, dict(opened.session.details))
+    told = opened.session.metadata.get("edge4d.precision")
+    return _Candidate(call, shapes, ({"precision": told} if told else {}) | dict(opened.session.details))
 
 
 def _torch(path: Path, order: Mapping[str, Any]) -> _Candidate:

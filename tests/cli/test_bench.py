@@ -39,12 +39,48 @@ def test_a_model_that_cannot_be_read_exits_with_2_and_the_others_are_still_measu
     assert re.search(r"^m\.onnx +[0-9.]+", out, re.M)
 
 
-def test_a_speedup_that_is_not_reached_exits_with_1(model, tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--min-ratio", "--min-speedup"])
+def test_a_ratio_that_is_not_reached_exits_with_1(model, tmp_path, capsys, option):
     other = save(artifact(), tmp_path / "other.onnx")
     args = ["bench", str(model), str(other), "--rounds", "2"]
-    assert main([*args, "--min-speedup", "1000000"]) == 1
-    assert "other.onnx is not 1e+06 times as fast" in capsys.readouterr().err
-    assert main([*args, "--min-speedup", "0.000001"]) == 0
+    assert main([*args, option, "1000000"]) == 1
+    said = capsys.readouterr().err
+    assert "other.onnx is too slow: " in said
+    assert "expected at least 1e+06 times (--min-ratio)" in " ".join(said.split())
+    assert main([*args, option, "0.000001"]) == 0
+
+
+def test_frames_per_second_that_are_not_reached_exit_with_1_and_the_json_says_so(model, capsys):
+    args = ["bench", str(model), "--rounds", "2", "--json"]
+    assert main([*args, "--min-fps", "1e12"]) == 1
+    done = capsys.readouterr()
+    assert "m.onnx is too slow: " in done.err
+    report = json.loads(done.out)
+    assert report["ok"] is False
+    (short,) = report["floors"]["shortfalls"]
+    assert short["got"] == report["candidates"][0]["frames_per_s"]
+    assert main([*args, "--min-fps", "0.000001"]) == 0
+
+
+def test_json_has_every_column_with_its_unit(model, capsys):
+    assert main(["bench", str(model), "--rounds", "2", "--json"]) == 0
+    (line,) = json.loads(capsys.readouterr().out)["candidates"]
+    numbers = {"clips_per_s", "frames_per_s", "load_rss_mib", "peak_rss_mib", "load_s", "pack_ms", "size_bytes"}
+    assert all(line[name] > 0 for name in numbers)
+    assert {"p50", "p90", "p99"} <= line["latency_ms"].keys()
+    assert (line["build_s"], line["copy_ms"]) == (None, None)
+    assert line["build_unknown"]
+    assert line["copy_unknown"]
+
+
+def test_a_plot_is_written_and_not_replaced_unasked(model, tmp_path, capsys):
+    plot = tmp_path / "fps.svg"
+    args = ["bench", str(model), "--rounds", "1", "--warmup", "0", "--plot", str(plot)]
+    assert main(args) == 0
+    assert "m.onnx" in plot.read_text()
+    assert main(args) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main([*args, "--force"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -53,6 +89,12 @@ def test_a_speedup_that_is_not_reached_exits_with_1(model, tmp_path, capsys):
         (["--input-shape", "1x"], "--input-shape"),
         (["--time-limit", "0"], "--time-limit"),
         (["absent.onnx"], "no such file"),
+        (["--min-fps", "nan"], "--min-fps"),
+        (["--min-fps", "0"], "--min-fps"),
+        (["--min-ratio", "2"], "there is no candidate"),
+        (["--native"], "a runtime's file already"),
+        (["--plot", "fps.txt"], ".svg"),
+        (["--plot", "absent/fps.svg"], "no folder"),
     ],
 )
 def test_usage_errors(model, capsys, args, said):

@@ -158,6 +158,7 @@ def test_it_builds_an_engine_and_its_recipe(builder, model, output):
     assert recipe["files"][output.name] == {"sha256": sha256_of(output), "bytes": output.stat().st_size}
     assert recipe["options"]["max_rank"] == 4
     assert recipe["engine"]["metadata"]["edge4d.packing.clip"] == CLIP.packing
+    assert 0 < recipe["build_s"] <= result.seconds
     own = [recipe["versions"][name] for name in recipe["versions"] if name not in ("python", "edge4d", "onnx")]
     assert any(own) or recipe["engine"]["version"]
     assert exporters.for_path(output).name == builder.name
