@@ -73,17 +73,17 @@ def split_arguments(factory: str) -> tuple[str, dict[str, Any]]:
         call = ast.parse(f"f({rest}", mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError
-        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        return name.strip(), {key: value for key, value in named.items() if key is not None or _refuse()}
+        found: dict[str, Any] = {}
+        for keyword in call.keywords:
+            if keyword.arg is None:  # ``**…``
+                raise ValueError
+            found[keyword.arg] = ast.literal_eval(keyword.value)
+        return name.strip(), found
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise UsageError(
             f"--factory {factory}: expected keyword arguments with plain values in the parentheses",
             hint=f"for example --factory '{name}(num_classes=10)'",
         ) from None
-
-
-def _refuse() -> bool:
-    raise ValueError
 
 
 def find(name: str, option: str = "--factory") -> Any:

@@ -227,8 +227,9 @@ def _still() -> Iterator[None]:
     restore: Any = None
     try:
         with contextlib.suppress(Exception):
-            from transformers.utils import logging
+            from transformers import utils
 
+            logging: Any = utils.logging
             level = logging.get_verbosity()
             logging.set_verbosity_error()
             logging.disable_progress_bar()

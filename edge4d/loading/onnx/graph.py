@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from torch import nn
 
 from edge4d.errors import LoadError, LoweringError
 from edge4d.loading.onnx.folding import Folded, random
-from edge4d.loading.onnx.module import Call, GraphInput, OnnxModel, Step, with_signature
+from edge4d.loading.onnx.module import ALIAS, Call, GraphInput, OnnxModel, Step, flat, with_signature
 from edge4d.loading.onnx.node import Node, Unsupported, torch_type
 from edge4d.loading.onnx.reading import opset_of, read_file, to_array
 from edge4d.loading.onnx.registry import lookup
@@ -29,7 +29,7 @@ _SHOWN = 40
 _REASONS = {
     ("If", "Loop", "Scan", "SequenceMap"): (
         "control flow inside the graph",
-        "export the network with fixed shapes, so that it is unrolled; onnxsim removes an If over shapes",
+        "export the network with fixed shapes, so that it is unrolled; an If over shapes alone is imported",
     ),
     ("LSTM", "GRU", "RNN"): ("a recurrent operator", "export it from PyTorch as a torch.export archive instead"),
     ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"): (
@@ -82,7 +82,7 @@ class _Importing:
         self.steps: list[Step] = []
         self.children: dict[str, nn.Module] = {}
         self.refused: list[_Refused] = []
-        self.used = {name for node in self.graph.node for name in node.input} | {o.name for o in self.graph.output}
+        self.used = _used(self.graph)
 
     def run(self) -> OnnxModel:
         for tensor in self.graph.initializer:
@@ -92,26 +92,14 @@ class _Importing:
             raise LoadError(f"{self.path}: has sparse weights", hint="make them dense before exporting")
         inputs = [_input(value, self.path) for value in self.graph.input if value.name not in self.constants]
         seen = {port.name for port in inputs} | self.constants.keys()
-        names = _names(self.graph.node)
-        for proto, name in zip(self.graph.node, names, strict=True):
-            missing = [value for value in proto.input if value and value not in seen]
-            if missing:
-                raise LoadError(
-                    f"{self.path}: node {name!r} takes {missing[0]!r}, which nothing before it gives",
-                    hint="the file is damaged; check it with onnx.checker",
-                )
-            seen.update(proto.output)
-            try:
-                self._node(proto, name)
-            except Unsupported as error:
-                self.refused.append(_Refused(proto.op_type, name, error.reason, error.hint))
+        self._nodes(self.graph.node, seen)
         if self.refused:
             raise _refusal(self.path, self.refused, len(self.graph.node))
         outputs = [output.name for output in self.graph.output]
         lost = [name for name in outputs if name not in seen]
         if lost or not outputs:
             raise LoadError(f"{self.path}: nothing gives its output {lost[0] if lost else ''!r}")
-        needed = {name for step in self.steps for name in step.inputs} | set(outputs)
+        needed = {name for step in flat(self.steps) for name in step.inputs} | set(outputs)
         owned = {name for name in self.parameters if not self._in_numpy(name)}
         kept = {name: array for name, array in self.constants.items() if name in needed and name not in owned}
         made = OnnxModel(inputs, outputs, self.steps, kept | dict.fromkeys(owned & needed))  # type: ignore[arg-type]
@@ -120,11 +108,30 @@ class _Importing:
         made.eval()
         return with_signature(made)
 
+    def _nodes(self, nodes: Sequence[onnx.NodeProto], seen: set[str], prefix: str = "") -> None:
+        """Import nodes in order; `seen` are the values that there are, `prefix` that of the nodes' names."""
+        for proto, plain in zip(nodes, _names(nodes), strict=True):
+            name = prefix + plain
+            missing = [value for value in proto.input if value and value not in seen]
+            if missing:
+                raise LoadError(
+                    f"{self.path}: node {name!r} takes {missing[0]!r}, which nothing before it gives",
+                    hint="the file is damaged; check it with onnx.checker",
+                )
+            seen.update(proto.output)
+            try:
+                if proto.op_type == "If" and proto.domain in _STANDARD:
+                    self._if(proto, name, seen)
+                else:
+                    self._node(proto, name)
+            except Unsupported as error:
+                self.refused.append(_Refused(proto.op_type, name, error.reason, error.hint))
+
     def _in_numpy(self, name: str) -> bool:
         """Whether a step needs the numbers themselves, or the graph returns them."""
         if any(output.name == name for output in self.graph.output):
             return True
-        for step in self.steps:
+        for step in flat(self.steps):
             if name in step.inputs:
                 child = self.children.get(step.name)
                 if child is None:
@@ -133,6 +140,35 @@ class _Importing:
                 if isinstance(child, Call) and any(i not in child.places for i in places):
                     return True
         return False
+
+    def _if(self, proto: onnx.NodeProto, name: str, seen: set[str]) -> None:
+        """An If whose condition is constant, or hangs on shapes alone, as PyTorch writes a squeeze."""
+        condition = proto.input[0]
+        graphs = {attribute.name: attribute.g for attribute in proto.attribute}
+        if condition not in self.constants and condition not in self.known:
+            raise _unknown("If")
+        if condition in self.constants:
+            chosen = "then_branch" if bool(self.constants[condition]) else "else_branch"
+            self.known |= set(self._branch(graphs[chosen], f"{name}.{chosen}.", proto.output, seen))
+            return
+        outer, branches, known = self.steps, [], []
+        for chosen in ("then_branch", "else_branch"):
+            self.steps = []
+            known.append(set(self._branch(graphs[chosen], f"{name}.{chosen}.", proto.output, seen)))
+            branches.append(tuple(self.steps))
+        self.steps = [*outer, Step(name, "If", (condition,), tuple(proto.output), branches=(branches[0], branches[1]))]
+        self.known |= known[0] & known[1]
+
+    def _branch(self, graph: onnx.GraphProto, prefix: str, outputs: Sequence[str], seen: set[str]) -> Iterator[str]:
+        """Import the nodes of a branch; yields those of its outputs that hang on shapes alone."""
+        for tensor in graph.initializer:
+            self.constants[tensor.name] = to_array(tensor, self.path.parent, f"{self.path}: {tensor.name!r}")
+            seen.add(tensor.name)
+        self._nodes(graph.node, seen, prefix)
+        for output, inner in zip(outputs, graph.output, strict=True):
+            self.steps.append(Step(f"{prefix}{output}", ALIAS, (inner.name,), (output,)))
+            if inner.name in self.constants or inner.name in self.known:
+                yield output
 
     def _node(self, proto: onnx.NodeProto, name: str) -> None:
         if proto.domain not in _STANDARD:
@@ -211,6 +247,16 @@ def _refusal(path: Path, refused: Sequence[_Refused], total: int) -> LoweringErr
         + f"\n  {covered} of the graph's {total} nodes ({100 * covered / total:.1f} %) can",
         hint="change these nodes, or give the PyTorch model that the file was exported from",
     )
+
+
+def _used(graph: onnx.GraphProto) -> set[str]:
+    """Values that a node or an output of the graph, or of one within it, takes."""
+    found = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                found |= _used(inner) if inner.node or inner.output else set()
+    return found
 
 
 def _names(nodes: Sequence[onnx.NodeProto]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,7 @@ class Step:
         inputs, outputs: names of values.
         folded: computes it in numpy; None where a child module does.
         alone: whether the child takes the first input only.
+        branches: of an If whose condition hangs on shapes: the steps when it is true, and when it is false.
     """
 
     name: str
@@ -54,6 +55,19 @@ class Step:
     outputs: tuple[str, ...]
     folded: Folded | None = None
     alone: bool = False
+    branches: tuple[tuple[Step, ...], tuple[Step, ...]] | None = None
+
+
+ALIAS = "alias"
+"""The operator of a step that gives a value another name."""
+
+
+def flat(steps: Sequence[Step]) -> Iterator[Step]:
+    """All steps, those of branches as well."""
+    for step in steps:
+        yield step
+        for branch in step.branches or ():
+            yield from flat(branch)
 
 
 class Call(nn.Module):
@@ -135,12 +149,23 @@ class OnnxModel(nn.Module):
         """The graph's outputs by name."""
         values: dict[str, Any] = dict(self.constants)
         values.update(zip((port.name for port in self.inputs), inputs, strict=True))
-        for step in self.steps:
+        self._run(self.steps, values)
+        found = {name: values[name] for name in self.outputs}
+        return {name: tensor_of(x) if isinstance(x, np.ndarray) else x for name, x in found.items()}
+
+    def _run(self, steps: Sequence[Step], values: dict[str, Any]) -> None:
+        """Add what the steps give to `values`."""
+        for step in steps:
+            if step.branches is not None:
+                self._run(step.branches[0 if bool(values[step.inputs[0]]) else 1], values)
+                continue
             given = [values[name] if name else None for name in step.inputs]
             if step.op == "Shape" and step.folded is not None and isinstance(given[0], torch.Tensor):
                 given[0] = np.broadcast_to(np.float32(0), tuple(given[0].shape))  # takes no memory
             if step.op == "Size" and isinstance(given[0], torch.Tensor):
                 results: Any = (np.array(given[0].numel(), dtype=np.int64),)
+            elif step.op == ALIAS:
+                results = given[0]
             elif step.folded is not None:
                 results = _fold(step, step.folded, given)
             else:
@@ -148,8 +173,6 @@ class OnnxModel(nn.Module):
                 results = child(given[0]) if step.alone else child(*given)
             results = results if isinstance(results, tuple) else (results,)
             values.update(zip(step.outputs, results, strict=False))
-        found = {name: values[name] for name in self.outputs}
-        return {name: tensor_of(x) if isinstance(x, np.ndarray) else x for name, x in found.items()}
 
 
 def _fold(step: Step, folded: Folded, given: Sequence[Any]) -> tuple[np.ndarray[Any, Any], ...]:
@@ -207,7 +230,7 @@ def settle(model: OnnxModel, args: Sequence[torch.Tensor]) -> None:
         with torch.no_grad(), fake:
             model(*(fake.from_tensor(arg) for arg in args))
     except (Unsupported, RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
-        step = next((step for step in model.steps if step.name == where[""]), None)
+        step = next((step for step in flat(model.steps) if step.name == where[""]), None)
         said = getattr(error, "reason", None) or str(error).strip().splitlines()[0][:300]
         at = f"node {step.name!r} ({step.op})" if step is not None else "the graph"
         shapes = ", ".join(

@@ -89,6 +89,31 @@ def test_control_flow_and_other_domains():
     assert "2 of the graph's 5 nodes (40.0 %) can" in text
 
 
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_if_over_shapes_is_decided(constant, size):
+    """As PyTorch writes a squeeze of an axis that may have another size; both branches use a weight."""
+    y, z = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "yz")
+    axes = helper.make_tensor("axes", TensorProto.INT64, [1], [1])
+    then = helper.make_graph(
+        [helper.make_node("Squeeze", ["x", "axes"], ["s"]), helper.make_node("Mul", ["s", "w"], ["y"])],
+        "t", [], [y], [axes],
+    )  # fmt: skip
+    other = helper.make_graph([helper.make_node("Add", ["x", "w"], ["z"], name="sum")], "e", [], [z])
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["size"], axis=0),
+        helper.make_node("Equal", ["one" if constant else "size", "one"], ["c"]),
+        helper.make_node("If", ["c"], ["out"], then_branch=then, else_branch=other, name="choice"),
+        helper.make_node("Relu", ["out"], ["last"]),
+    ]
+    if constant:
+        size = 1
+    inputs = {"x": numbers(2, size, 4)}
+    model = model_of(nodes, inputs, {"one": np.array(1), "w": numbers(4, seed=1)}, ["last"])
+    same(imported(model, inputs), expected(model, inputs, "reference"))
+
+
 def test_long_lists_are_counted():
     nodes = [helper.make_node("Det", ["x"], [f"y{i}"], name=f"d{i}") for i in range(50)]
     with pytest.raises(LoweringError, match="and 10 more Det"):
