@@ -60,7 +60,7 @@ def align(
     nodes = []
     for x, part in zip(full, parts, strict=True):
         if part is None:
-            nodes.append(b.given(x).node)
+            nodes.append(b.arrange(x, ()))
             continue
         atom = {key: i for i, key in enumerate(part.keys)}
         nodes.append(
@@ -135,7 +135,9 @@ def _one_atom(b: Builder, x: Value, axis: int) -> Value:
 
 def _groups(parts: Sequence[_Part], pieces: Sequence[tuple[int, ...]], alone: int | None) -> list[tuple[Key, ...]]:
     """Physical axes of the common frame as keys; more than `MAX_RANK` when the broadcast pattern needs it."""
-    values = [part for part in parts if isinstance(part.operand, Value)]
+    if not parts:  # scalars among themselves
+        return []
+    values = [part for part in parts if isinstance(part.operand, Value)] or parts  # a scalar value among constants
     lead = max(values, key=lambda part: math.prod(part.packing.sizes))
     groups = [tuple(lead.keys[atom] for atom in group) for group in lead.packing.physical]
     if alone is not None:
