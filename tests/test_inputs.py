@@ -12,6 +12,7 @@ from torch import nn
 
 import edge4d
 from edge4d.checking import check_parity
+from edge4d.clips import Pixels, load_clips
 from edge4d.errors import UsageError, ValidationError
 from edge4d.evaluating import evaluate
 from edge4d.intake import Intake, Normalize
@@ -190,6 +191,20 @@ def test_calibration_takes_the_frames_of_the_graph(net, tmp_path):
         export(frames(8, 3, 4, 10, 8))
     with pytest.raises(UsageError, match="--calib-mean"):
         export(frames(8, 4, 10, 8, 3), calib_mean=(0.45,))
+
+
+def test_pictures_become_the_very_bytes_that_they_hold(tmp_path):
+    from PIL import Image
+
+    given = frames(4, 10, 8, 3)
+    for i, picture in enumerate(given):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    intake = Intake("nhwc", Normalize(MEAN, STD))
+    found = load_clips(tmp_path, (1, 3, 4, 10, 8), intake=intake)
+    assert found.clips.dtype == np.uint8
+    assert (found.clips == given).all()
+    turned = load_clips(tmp_path, (1, 3, 4, 10, 8), Pixels((0.4,), (0.2,)), Intake("nhwc"))
+    np.testing.assert_allclose(turned.clips[0], (given / 255 - 0.4) / 0.2, rtol=1e-4, atol=1e-5)
 
 
 def test_a_block_is_fitted_on_what_the_model_takes(tmp_path):
