@@ -177,6 +177,7 @@ def test_float32_models_have_no_other_type():
     assert float_types(lower(randomise(Net()).float().eval(), (CLIP,))) == {}
 
 
+@pytest.mark.slow
 def test_on_the_command_line(tmp_path):
     torch.export.save(torch.export.export(net(torch.bfloat16), (CLIP.bfloat16(),)), tmp_path / "net.pt2")
 
