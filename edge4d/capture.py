@@ -21,6 +21,7 @@ from edge4d.lowering.recurrent import is_whole
 from edge4d.lowering.registry import registered
 from edge4d.lowering.values import Const
 from edge4d.quiet import quiet
+from edge4d.structures import register_dataclasses
 
 if TYPE_CHECKING:
     from edge4d.intake import Intake
@@ -39,7 +40,7 @@ class Captured:
         graph: placeholders are constants (keys of `constants`) and the user's tensors (`inputs`), in any order.
         constants: parameter, buffer or lifted tensor of each constant placeholder.
         inputs: placeholder names of the user's tensors, flat, in call order.
-        outputs: a readable name for each tensor of the result, flat: a dict's keys, else output, output_1, …
+        outputs: a readable name for each tensor of the result, flat: keys and fields, else output, output_1, …
         in_spec, out_spec: pytree structure of (args, kwargs) and of the result.
         intakes: inputs that are taken otherwise than the model has them, by name.
     """
@@ -116,6 +117,7 @@ def program_of(
     """What `torch.export` makes of a model in inference mode; arguments and errors as of `capture`."""
     if isinstance(model, torch.export.ExportedProgram):
         return model
+    register_dataclasses((args, dict(kwargs or {})))
     with _in_inference(model):
         return _export(model, args, dict(kwargs or {}))
 
@@ -124,7 +126,7 @@ def _output_names(spec: pytree.TreeSpec, taken: set[str]) -> tuple[str, ...]:
     leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
     names: list[str] = []
     for i, (path, _) in enumerate(leaves):
-        keys = [str(key.key) for key in path if isinstance(key, pytree.MappingKey)]
+        keys = [_key(key) for key in path if isinstance(key, pytree.MappingKey | pytree.GetAttrKey)]
         name = "_".join(keys) or "output"
         if name in taken:
             name = f"{name}_{i}"
@@ -135,10 +137,20 @@ def _output_names(spec: pytree.TreeSpec, taken: set[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _key(key: Any) -> str:
+    """A dict's key, or the field of a named tuple or a dataclass."""
+    return str(key.key if isinstance(key, pytree.MappingKey) else key.name)
+
+
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
     try:
         with quiet(), _without_partial_graph(), torch.no_grad():
-            return torch.export.export(model, args, kwargs, strict=False)
+            try:
+                return torch.export.export(model, args, kwargs, strict=False)
+            except Exception:
+                if not _returns_dataclasses(model, args, kwargs):
+                    raise
+                return torch.export.export(model, args, kwargs, strict=False)
     except Exception as error:  # torch.export raises anything the model raises, and a dozen types of its own
         at = _raised_at(error)
         shapes = ", ".join(
@@ -155,6 +167,14 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
             f"{type(error).__name__}: {text}",
             hint="check that the model runs on these shapes: model(torch.randn(shape))",
         ) from error
+
+
+def _returns_dataclasses(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the capture failed for dataclasses among the results; they are known afterwards."""
+    try:
+        return register_dataclasses(model(*args, **kwargs))
+    except Exception:  # the model itself fails: what the capture said tells more
+        return False
 
 
 @contextlib.contextmanager

@@ -70,6 +70,7 @@ def check_parity(
         LoadError, ValidationError: a file that cannot be read.
         RuntimeUnavailable: a runtime is not installed.
     """
+    from edge4d.export_parity import inputs_like
     from edge4d.exporters import has_runtime
     from edge4d.layer_checking import check_layers
     from edge4d.validators.parity import compare_callables, random_inputs
@@ -90,10 +91,14 @@ def check_parity(
         files = [inputs] if isinstance(inputs, Path) else list(inputs)
         given = read_sets(files, ports, strict=any(model.named for model in models.values()))
         count = sets if sets is not None else 0 if files else 2
-        given += [random_inputs(ports, seed + i) for i in range(count)]
         for model in models.values():
             check_count(model, ports)
         take_frames(models.values(), ports)
+        known = next((model.subject for model in models.values() if model.subject is not None), None)
+        given += [
+            inputs_like(known, ports, seed + i) if known is not None else random_inputs(ports, seed + i)
+            for i in range(count)
+        ]
         held = _stages(models, reference, candidates, stack) if stages else {}
         held |= {path: models[path] for path in candidates}
         # The reference runs once, however many candidates there are; a runtime may use its buffers again, so: copies.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge4d.errors import UsageError
 from edge4d.ports import OPEN, Port
 
 if TYPE_CHECKING:
     from edge4d.subject import Subject
     from edge4d.validators.parity import ParityReport
 
-__all__ = ["CHECKED_CLIPS", "check_numbers", "inputs_for"]
+__all__ = ["CHECKED_CLIPS", "check_numbers", "inputs_for", "inputs_like"]
 
 CHECKED_CLIPS = 32
 """Runs of calibration clips on which an int8 artifact is held against the network."""
@@ -22,16 +23,33 @@ _BATCHES = (1, 4, 3)
 """At which an artifact of an open batch is held against the network; none but 3 is one it was made from."""
 
 
-def inputs_for(ports: Sequence[Port], sets: int, seed: int) -> list[dict[str, Any]]:
+def inputs_for(subject: Subject, ports: Sequence[Port], sets: int, seed: int) -> list[dict[str, Any]]:
     """Random logical arrays by input name, `sets` times; of an open batch at each of several batches."""
-    from edge4d.validators.parity import random_inputs
-
     batches = _BATCHES if any(OPEN in port.shape for port in ports) else (1,)
 
     def at(batch: int) -> list[Port]:
         return [replace(port, shape=tuple(batch if size == OPEN else size for size in port.shape)) for port in ports]
 
-    return [random_inputs(at(batches[i % len(batches)]), seed + i) for i in range(max(sets, len(batches)))]
+    return [inputs_like(subject, at(batches[i % len(batches)]), seed + i) for i in range(max(sets, len(batches)))]
+
+
+def inputs_like(subject: Subject, ports: Sequence[Port], seed: int) -> dict[str, Any]:
+    """Random logical arrays by input name, once.
+
+    Integers are drawn from those of the example inputs, where it has others than zeros: as an index or a length, a
+    random one may be out of bounds.
+    """
+    import numpy as np
+
+    from edge4d.validators.parity import random_inputs
+
+    generator = np.random.default_rng(seed)
+    arrays = random_inputs(ports, seed)
+    for port, example in zip(ports, subject.tensors, strict=True):
+        known = example.numpy() if "int" in port.dtype and port.intake is None else np.zeros(0)
+        if known.any():
+            arrays[port.name] = generator.choice(np.unique(known), port.shape).astype(port.dtype)
+    return arrays
 
 
 def check_numbers(
@@ -51,7 +69,7 @@ def check_numbers(
         return None
     with open_artifact(target) as opened:
         names = [port.name for port in opened.outputs]
-        eager, candidate = subject.reference(names), in_types_of(opened)
+        eager, candidate = _told(subject.reference(names)), in_types_of(opened)
         if precision != "fp32":
             limits = tolerance_for(precision)
             report = compare_callables(eager, candidate, inputs, tolerance=limits)
@@ -61,3 +79,20 @@ def check_numbers(
         if report.ok:
             return report
         return compare_by_referee(report, eager, subject.reference(names, double=True), candidate, inputs)
+
+
+def _told(eager: Callable[..., Any]) -> Callable[..., Any]:
+    """The model, whose own failure on inputs that were made for the check is told as such."""
+
+    def run(*arrays: Any) -> Any:
+        try:
+            return eager(*arrays)
+        except Exception as error:  # of torch or of the user's own code, which may raise anything
+            raise UsageError(
+                f"the artifact is written, but the model itself fails on the inputs that were made to check it: "
+                f"{type(error).__name__}: {str(error).strip()[:300]}",
+                hint="give example inputs that it takes, or export with --no-parity and check it on clips of your own: "
+                "edge4d parity MODEL MODEL.onnx --clips clips.npz",
+            ) from error
+
+    return run

@@ -444,7 +444,7 @@ def _export(
     if sets:
         with clock("parity"):
             ports = inputs if options["dynamic"] else lowered.inputs
-            given = clips[:CHECKED_CLIPS] or inputs_for(ports, sets, options["seed"])
+            given = clips[:CHECKED_CLIPS] or inputs_for(subject, ports, sets, options["seed"])
             compared = check_numbers(subject, target, given, judged)
     return ExportReport(
         path=target,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import einops
@@ -35,6 +35,7 @@ class Lowered:
         layers: what each operator above rank 4 became.
         folded: batch norms taken up by convolutions.
         values: which nodes of `module` hold the outputs of the source's modules, and how they are packed there.
+        plain: what the model returns that is no tensor, by its place among all results; `unpack` puts it back.
     """
 
     module: fx.GraphModule
@@ -45,6 +46,7 @@ class Lowered:
     _in_spec: pytree.TreeSpec
     _out_spec: pytree.TreeSpec
     values: tuple[LayerValue, ...] = ()
+    plain: Mapping[int, Any] = field(default_factory=dict)
 
     def pack(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         """The model's own arguments as the packed tensors that `module` takes.
@@ -59,7 +61,9 @@ class Lowered:
 
     def unpack(self, outputs: tuple[torch.Tensor, ...]) -> Any:
         """Packed outputs in the structure and the logical shapes that the model itself returns."""
-        leaves = [unpack(tensor, port) for tensor, port in zip(outputs, self.outputs, strict=True)]
+        tensors = iter([unpack(tensor, port) for tensor, port in zip(outputs, self.outputs, strict=True)])
+        count = len(self.outputs) + len(self.plain)
+        leaves = [self.plain[i] if i in self.plain else next(tensors) for i in range(count)]
         return pytree.tree_unflatten(leaves, self._out_spec)
 
 
@@ -123,6 +127,7 @@ def lower(
         captured.in_spec,
         captured.out_spec,
         found.values,
+        found.plain,
     )
 
 

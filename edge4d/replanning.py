@@ -77,11 +77,11 @@ def error_of(subject: Subject, lowered: Lowered, seed: int) -> float | None:
     """
     import torch
 
+    from edge4d.export_parity import inputs_like
     from edge4d.lowered import unpack
     from edge4d.subject import torch_of
-    from edge4d.validators.parity import random_inputs
 
-    arrays = list(random_inputs(lowered.inputs, seed=seed).values())
+    arrays = list(inputs_like(subject, lowered.inputs, seed).values())
     expected = subject.reference()(*arrays)
     with torch.inference_mode():
         got = lowered.module(*lowered.pack(*map(torch_of, arrays)))

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import UsageError
 from edge4d.intake import Intake
 from edge4d.quiet import quiet
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Subject", "evaluation", "numpy_of", "torch_of"]
 
@@ -69,6 +72,9 @@ class Subject:
                 )
             import torch
 
+            from edge4d.structures import register_dataclasses
+
+            register_dataclasses((args, kwargs))
             program = isinstance(model, torch.export.ExportedProgram)
             graph = "an ExportedProgram" if program else ""
             return cls(model, tuple(args or ()), dict(kwargs or {}), type(model).__name__, graph=graph)
@@ -106,11 +112,16 @@ class Subject:
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """Logical shapes of the tensors among its inputs, flat and in order."""
+        return tuple(tuple(tensor.shape) for tensor in self.tensors)
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """The tensors among its inputs, flat and in order."""
         import torch
         from torch.utils import _pytree as pytree
 
         leaves = pytree.tree_leaves((self.args, self.kwargs))
-        return tuple(tuple(leaf.shape) for leaf in leaves if isinstance(leaf, torch.Tensor))
+        return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
 
     def reference(self, names: Sequence[str] | None = None, *, double: bool = False) -> Callable[..., Any]:
         """The 5-D model itself, on the tensors among its inputs as numpy arrays, flat and in order.
@@ -128,7 +139,7 @@ class Subject:
             args, kwargs = self.fill(arrays, double=double)
             with evaluation(module), torch.inference_mode():
                 results = pytree.tree_leaves(module(*args, **kwargs))
-            outputs = [numpy_of(result) for result in results]
+            outputs = [numpy_of(result) for result in results if isinstance(result, torch.Tensor)]
             return outputs if names is None else dict(zip(names, outputs, strict=True))
 
         return run

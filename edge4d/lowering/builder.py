@@ -360,6 +360,9 @@ def _unique(name: str, taken: dict[str, Any]) -> str:
             for other in taken
         )
 
+    for other in sorted(taken, key=len):  # what is made of a tensor that is itself there cannot lie below it
+        if name.startswith(other + "."):
+            name = f"{other}_{name[len(other) + 1 :]}"
     candidate, serial = name, 1
     while clashes(candidate):
         serial += 1

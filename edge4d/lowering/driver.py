@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -55,6 +55,7 @@ class Interpretation:
         folded: batch norms taken up by convolutions.
         operators: calls in the captured graph, of any rank.
         values: which nodes of the new graph hold the outputs of the source's modules.
+        plain: results of the model that are no tensors (None, numbers, texts), by their place among all; no outputs.
     """
 
     module: fx.GraphModule | None
@@ -64,6 +65,7 @@ class Interpretation:
     folded: int
     operators: int
     values: tuple[LayerValue, ...] = ()
+    plain: Mapping[int, Any] = field(default_factory=dict)
 
     @property
     def declined(self) -> list[LayerPlan]:
@@ -114,6 +116,7 @@ class _Interpreter:
         self.outputs: list[Port] = []
         self.layers: list[LayerPlan] = []
         self.values: list[LayerValue] = []
+        self.plain: dict[int, Any] = {}
 
     def run(self) -> Interpretation:
         nodes = list(self.captured.graph.nodes)
@@ -145,7 +148,14 @@ class _Interpreter:
             values = tuple(value for value in self.values if value.value in alive)
         operators = sum(node.op == "call_function" and node.target is not operator.getitem for node in nodes)
         return Interpretation(
-            module, tuple(self.inputs), tuple(self.outputs), tuple(self.layers), self.folded, operators, values
+            module,
+            tuple(self.inputs),
+            tuple(self.outputs),
+            tuple(self.layers),
+            self.folded,
+            operators,
+            values,
+            self.plain,
         )
 
     def _remember(self, node: fx.Node) -> None:
@@ -275,6 +285,9 @@ class _Interpreter:
             item = self.env[leaf] if isinstance(leaf, fx.Node) else leaf
             if item is _UNKNOWN:  # what it hangs on has been declined
                 continue
+            if item is None or isinstance(item, bool | int | float | str):
+                self.plain[i] = item
+                continue
             if not isinstance(item, Value | Const):
                 raise LoweringError(
                     f"output {i} of the model is {item!r}, not a tensor",
@@ -284,6 +297,8 @@ class _Interpreter:
             packing = Packing.frames(item.shape)
             results.append(self.b.arrange_as(item, packing))
             self.outputs.append(_port(name, item.shape, packing, item.dtype))
+        if not results and len(self.plain) == len(self.captured.outputs):
+            raise LoweringError("the model returns no tensor", hint="return what shall be computed")
         self.b.graph.output(tuple(results))
 
 
