@@ -49,13 +49,14 @@ def measure(name: str, form: str, model: Path, device: str, timeout: float, wher
     }
 
 
-def write_forms(network: Any, args: tuple[Any, ...], folder: Path) -> dict[str, Path]:
-    """The three ONNX files of one module, by form."""
-    files = {form: folder / f"{form}.onnx" for form in FORMS}
-    write_native(network, args, files[FORMS[0]])
-    edge4d.export(network, args, output=files[FORMS[1]], parity=False)
-    edge4d.export(network, args, output=files[FORMS[2]], runtime="rknn", parity=False)
-    return files
+def write_form(network: Any, args: tuple[Any, ...], form: str, folder: Path) -> Path:
+    """The ONNX file of one module in one form."""
+    file = folder / f"{form}.onnx"
+    if form == FORMS[0]:
+        write_native(network, args, file)
+    else:
+        edge4d.export(network, args, output=file, runtime="rknn" if form == FORMS[2] else None, parity=False)
+    return file
 
 
 def as_table(records: list[dict[str, Any]]) -> str:
@@ -80,6 +81,7 @@ def main() -> int:
     """Measure what was asked for, print the table, write one JSON object a line; 1 if a 4-D form failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", nargs="*", help="names in cases.toml; all of them by default")
+    parser.add_argument("--forms", nargs="*", default=FORMS, choices=FORMS, help="all of them by default")
     parser.add_argument("--device", default="rk3588", choices=DEVICES)
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for one build")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines")
@@ -87,9 +89,10 @@ def main() -> int:
     records = []
     for case in select(load_cases(), chosen.cases):
         with tempfile.TemporaryDirectory() as made:
-            files = write_forms(network_of(case), clips_of(case, 0), Path(made))
-            for form, model in files.items():
+            network, clips = network_of(case), clips_of(case, 0)
+            for form in chosen.forms:
                 print(f"{case.name} {form}", file=sys.stderr, flush=True)
+                model = write_form(network, clips, form, Path(made))
                 records.append(measure(case.name, form, model, chosen.device, chosen.timeout, Path(made)))
                 chosen.out.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
     print(as_table(records))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edge4d.lowering.conv.cost import Cost
     from edge4d.lowering.conv.spec import ConvSpec
 
-__all__ = ["MILDER", "RUNTIMES", "LayerPlan", "Planner", "Tuner", "choose", "costs", "estimates"]
+__all__ = ["GATHERS", "MILDER", "RUNTIMES", "LayerPlan", "Planner", "Tuner", "choose", "costs", "estimates"]
 
 
 @dataclass(frozen=True)
@@ -74,27 +74,35 @@ WORTH_TIMING = 2.5
 
 _MATRIX_FORMS = frozenset({"winograd-2", "winograd-3", "winograd-4", "short"})
 
+_NPU_FORMS = frozenset({"winograd-split-4", "space-to-depth"})
+
 RUNTIMES: dict[str, frozenset[str]] = {
-    "onnxruntime": frozenset({"winograd-split"}),
-    "openvino": frozenset({"winograd-split"}),
-    "tensorrt": frozenset(),
-    "rknn": _MATRIX_FORMS,
+    "onnxruntime": _NPU_FORMS | {"winograd-split"},
+    "openvino": _NPU_FORMS | {"winograd-split"},
+    "tensorrt": _NPU_FORMS,
+    "rknn": _MATRIX_FORMS | {"temporal", "stacked"},
 }
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
-convolution with a change of layout before it, which it runs on the CPU."""
+convolution with a change of layout before it, which it runs on the CPU, and so are changes to and from *temporal*
+packing; what is stacked it takes apart again. The forms that are meant for NPUs have not been
+timed elsewhere."""
 
-GENERAL_WITHOUT = frozenset({"regrouped"})
-"""Left out of a graph that is meant for all runtimes: it has been timed on CPUs only, and its gain there is small."""
+GATHERS = frozenset({"rknn"})
+"""Runtimes that take every n-th frame by a Gather: RKNN's compiler runs a slice with a step on the CPU."""
 
-AVOIDED: dict[str, frozenset[str]] = {"int8": _MATRIX_FORMS | {"winograd-split"}}
+GENERAL_WITHOUT = _NPU_FORMS | {"regrouped"}
+"""Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
+small; the others are for NPUs."""
+
+AVOIDED: dict[str, frozenset[str]] = {"int8": _MATRIX_FORMS | {"winograd-split", "winograd-split-4"}}
 """What a precision cannot bear. Winograd's sums of frames and its combined taps have ranges so unlike each other that
 eight bits for all of them lose the small ones; docs/precision.md has the figures."""
 
 
 MILDER: tuple[frozenset[str], ...] = (
     frozenset(),
-    frozenset({"winograd-3", "winograd-4", "short"}),
-    _MATRIX_FORMS | {"winograd-split"},
+    frozenset({"winograd-3", "winograd-4", "winograd-split-4", "short"}),
+    _MATRIX_FORMS | {"winograd-split", "winograd-split-4"},
 )
 """What is left out when the numbers come out too far off, step by step: first the transforms with large factors, then
 every transform."""

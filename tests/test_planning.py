@@ -12,6 +12,7 @@ import edge4d
 from edge4d.cli import main
 from edge4d.errors import UsageError
 from edge4d.lowered import lower, plan
+from edge4d.lowering.conv.cost import Cost, NpuRates
 from edge4d.lowering.conv.rules import FORMULATIONS
 from edge4d.planning import RUNTIMES, Planner
 from tests.lowering.harness import randomise
@@ -45,7 +46,27 @@ def test_a_runtime_leaves_out_what_it_handles_badly():
     for runtime, without in RUNTIMES.items():
         assert without <= set(FORMULATIONS)
         assert not without & set(chosen(runtime=runtime).values())
-    assert set(chosen(runtime="rknn").values()) <= {"stacked", "taps", "winograd-split"}
+
+
+def test_for_rknn_channels_fill_blocks_and_no_product_along_time_is_left():
+    found = chosen(runtime="rknn")
+    assert found == {"stem": "space-to-depth", "body.0": "winograd-split", "body.2": "winograd-split"}
+    wide = NpuRates(product=1, block=32, moved=0, calls=0)
+    few, many, apart = (Cost(96, channels, groups=groups) for channels, groups in ((3, 1), (64, 1), (1, 8)))
+    assert [wide.milliseconds(cost) * 1e6 for cost in (few, many, apart)] == [1024, 96, 96]
+
+
+@pytest.mark.parametrize(("runtime", "slices", "gathers"), [("rknn", 0, 3), (None, 3, 0)])
+def test_every_second_frame_is_gathered_where_slices_with_a_step_fall_back(runtime, slices, gathers):
+    conv = nn.Conv3d(4, 4, 3, stride=(2, 1, 1), padding=1)
+    asked = Planner.of(runtime=runtime, formulations=["*=taps"])
+    clip = torch.randn(1, 4, 6, 5, 5)
+    lowered = lower(conv, (clip,), planner=asked)
+    calls = [node for node in lowered.module.graph.nodes if node.op == "call_function"]
+    steps = [node for node in calls if "slice" in str(node.target) and len(node.args) > 4 and node.args[4] > 1]
+    assert len(steps) == slices
+    assert sum("index_select" in str(node.target) for node in calls) == gathers
+    torch.testing.assert_close(lowered.unpack(lowered.module(*lowered.pack(clip))), conv(clip))
 
 
 def test_weights_grow_no_more_than_allowed():

@@ -18,7 +18,7 @@ from edge4d.lowering.view import reshape
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["concat", "slice_axis", "take"]
+__all__ = ["concat", "gather_axis", "slice_axis", "take"]
 
 aten = torch.ops.aten
 
@@ -29,9 +29,23 @@ def slice_axis(b: Builder, x: Operand, axis: int, start: int, stop: int, step: i
         return x
     if isinstance(x, Const):
         return Const(x.tensor.movedim(axis, 0)[start:stop:step].movedim(0, axis), f"{x.name}.{start}_{stop}")
+    if step > 1 and b.gathers:
+        return gather_axis(b, x, axis, range(start, stop, step))
     node, dim, packing = b.isolate(x, axis)
     sliced = b.emit(aten.slice.Tensor, node, dim, start, stop, step)
     return b.value(sliced, packing.resize(axis, dim, len(range(start, stop, step))))
+
+
+def gather_axis(b: Builder, x: Operand, axis: int, places: Sequence[int]) -> Operand:
+    """x at the given places along one axis, by one Gather."""
+    if list(places) == list(range(x.shape[axis])):
+        return x
+    if isinstance(x, Const):
+        return Const(x.tensor.index_select(axis, torch.tensor(list(places))), f"{x.name}.take")
+    node, dim, packing = b.isolate(x, axis)
+    index = b.parameter(torch.tensor(list(places)), f"{b.at.layer}.index".strip("."))
+    gathered = b.emit(aten.index_select.default, node, dim, index)
+    return b.value(gathered, packing.resize(axis, dim, len(places)))
 
 
 def concat(b: Builder, parts: Sequence[Operand], axis: int) -> Operand:
@@ -63,10 +77,7 @@ def take(b: Builder, x: Operand, axis: int, indices: Sequence[int]) -> Operand:
         runs.append((indices[at], indices[end - 1] + 1, step))
         at = end
     if len(runs) > _GATHER_ABOVE:
-        node, dim, packing = b.isolate(x, axis)
-        index = b.parameter(torch.tensor(list(indices)), f"{b.at.layer}.index".strip("."))
-        gathered = b.emit(aten.index_select.default, node, dim, index)
-        return b.value(gathered, packing.resize(axis, dim, len(indices)))
+        return gather_axis(b, x, axis, indices)
     return concat(b, [slice_axis(b, x, axis, start, stop, step) for start, stop, step in runs], axis)
 
 

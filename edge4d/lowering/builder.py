@@ -22,7 +22,7 @@ from edge4d.lowering import registry
 from edge4d.lowering.registry import Decline, Site
 from edge4d.lowering.values import Const, Operand, Value
 from edge4d.packing import MAX_RANK, Groups, Packing
-from edge4d.planning import Planner, choose, estimates
+from edge4d.planning import GATHERS, Planner, choose, estimates
 from edge4d.repacking import plan_repack
 
 if TYPE_CHECKING:
@@ -173,6 +173,11 @@ class Builder:
                     f"rule for {op} at {self.at.layer!r}, result {i}: got {tuple(g.shape)} {g.dtype}, "
                     f"expected {tuple(w.shape)} {w.dtype}"
                 )
+
+    @property
+    def gathers(self) -> bool:
+        """Whether every n-th place along an axis is taken by a Gather, not by a slice with a step."""
+        return self._planner.runtime in GATHERS
 
     def plan(self, spec: ConvSpec) -> str:
         """The formulation of a 3-D convolution, remembered for the report."""

@@ -39,6 +39,11 @@ SHORT = ("plain", "no_bias", "asymmetric_kernel", "temporal_only", "same", "same
 """Cases in which a clip of two frames gives few enough results."""
 
 
+APART = ("one_tap", "pointwise", "pointwise_stride", "pointwise_padding", "patches", "dilation", "dilation_stride")
+APART += ("same_even", "same_dilated", "groups", "depthwise", "depthwise_temporal")
+"""Cases in which there are no frames or pixels to join, or none that can be."""
+
+
 def applies(name: str, case: dict, transposed: bool = False) -> bool:
     """Whether a formulation takes a case of `test_conv`, by its kernel alone."""
     kernel = case["kernel_size"]
@@ -47,7 +52,7 @@ def applies(name: str, case: dict, transposed: bool = False) -> bool:
         return name == "phases"
     if name == "short":
         return any(case is CONVS[fits] for fits in SHORT)
-    if name == "winograd-split":
+    if name.startswith("winograd-split"):
         along_time = [v if isinstance(v, int) else v[0] for v in (case.get("stride", 1), case.get("dilation", 1))]
         return kernel[0] == 3 and along_time == [1, 1]
     if name.startswith("winograd"):
@@ -64,6 +69,8 @@ def applies(name: str, case: dict, transposed: bool = False) -> bool:
     if name == "folded":
         without = ("same_even", "same_dilated", "padding_beyond_kernel", "replicate")  # uneven planes, many frames
         return taps > 1 and all(case is not CONVS[unfit] for unfit in without)
+    if name == "space-to-depth":
+        return all(case is not CONVS[unfit] for unfit in APART)
     if name == "regrouped":
         return stride > 1 and case.get("groups", 1) == 1
     return {"taps": True, "stacked": kernel[0] > 1, "temporal": kernel[1:] == (1, 1), "phases": False}[name]
@@ -130,6 +137,7 @@ def test_the_number_of_convolutions_is_that_of_the_formulation(force):
         ("winograd-4", 1),
         ("short", 1),
         ("winograd-split", 4),
+        ("winograd-split-4", 6),
         ("padded", 3),
         ("folded", 1),
     ):

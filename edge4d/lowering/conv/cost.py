@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edge4d.lowering.conv.spec import ConvSpec
 
-__all__ = ["WORK", "Cost", "Rates", "frame_macs", "frame_sizes"]
+__all__ = ["WORK", "Cost", "NpuRates", "Rates", "frame_macs", "frame_sizes"]
 
 WORK = ("wide", "narrow", "grouped", "depthwise", "ragged", "matrix", "moved", "calls")
 """Kinds of work. The first five are multiply-accumulates of 2-D convolutions: of at least 16 input channels a group;
@@ -81,6 +81,31 @@ class Rates:
         """The prediction for one layer."""
         rates: tuple[float, ...] = tuple(getattr(self, kind) for kind in WORK)
         return sum(rate * amount for rate, amount in zip(rates, cost.work, strict=True)) / 1e6
+
+
+@dataclass(frozen=True)
+class NpuRates:
+    """Nanoseconds on a matrix unit that takes input channels in blocks and multiplies zeros where there are fewer.
+
+    Attributes:
+        product: of one multiply-accumulate, zeros counted.
+        block: input channels that are taken at once; a depthwise convolution takes its channels side by side.
+        moved: of one element read or written besides.
+        calls: of one operator.
+    """
+
+    product: float
+    block: int
+    moved: float
+    calls: float
+
+    def milliseconds(self, cost: Cost) -> float:
+        """The prediction for one layer; a product along time is a convolution of its channels."""
+        filled = 1.0
+        if not (cost.channels == 1 and cost.groups > 1):
+            filled = -(-cost.channels // self.block) * self.block / cost.channels
+        products = cost.macs * filled + cost.matrix_macs
+        return (self.product * products + self.moved * cost.moved + self.calls * cost.calls) / 1e6
 
 
 def frame_macs(spec: ConvSpec) -> int:

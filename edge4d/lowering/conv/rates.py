@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge4d.lowering.conv.cost import Rates
+from edge4d.lowering.conv.cost import NpuRates, Rates
 
 __all__ = ["GENERAL", "RATES"]
 
@@ -11,7 +11,7 @@ GENERAL = Rates(
 )
 """Between those below, rounded: for a runtime that nobody has calibrated, and for a graph that is meant for all."""
 
-RATES: dict[str, Rates] = {
+RATES: dict[str, Rates | NpuRates] = {
     "onnxruntime": Rates(
         wide=0.00817,
         narrow=0.0027,
@@ -32,6 +32,9 @@ RATES: dict[str, Rates] = {
         moved=0.32,
         calls=0,
     ),
+    # rk3588, one core, as its compiler estimates: 512 products a cycle of a gigahertz, convolutions only. What is moved
+    # counts for little here because it does there; docs/engines.md tells what that hides.
+    "rknn": NpuRates(product=1 / 512, block=32, moved=0.005, calls=1000.0),
 }
-"""By runtime, of 100 measurements each on one core of an AMD EPYC with AVX-512; half of them are predicted within 1.10
-and 1.15 times. Depthwise products that fit the vector units take no time beside what is moved for them."""
+"""By runtime. Those of CPUs: 100 measurements each on one core of an AMD EPYC with AVX-512; half of them are predicted
+within 1.10 and 1.15 times. Depthwise products that fit the vector units take no time beside what is moved for them."""

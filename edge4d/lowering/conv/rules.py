@@ -13,15 +13,16 @@ from edge4d.lowering.conv import (
     padded,
     patchify,
     regrouped,
+    space_to_depth,
     stacked,
     taps,
     temporal,
     transposed,
-    winograd_split,
 )
 from edge4d.lowering.conv.plane import plane_conv
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.winograd import Short, Winograd
+from edge4d.lowering.conv.winograd_split import Split
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Operand
 
@@ -32,7 +33,7 @@ __all__ = ["FORMULATIONS", "Convolution"]
 
 aten = torch.ops.aten
 
-FORMULATIONS: dict[str, ModuleType | Winograd | Short] = {
+FORMULATIONS: dict[str, ModuleType | Winograd | Short | Split] = {
     "patchify": patchify,
     "temporal": temporal,
     "taps": taps,
@@ -43,7 +44,9 @@ FORMULATIONS: dict[str, ModuleType | Winograd | Short] = {
     "winograd-3": Winograd(3),
     "winograd-4": Winograd(4),
     "short": Short(),
-    "winograd-split": winograd_split,
+    "winograd-split": Split(2),
+    "winograd-split-4": Split(4),
+    "space-to-depth": space_to_depth,
     "regrouped": regrouped,
     "phases": transposed,
 }

@@ -22,7 +22,7 @@ from edge4d.lowering.values import Const, Operand, Value
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["T_AXIS", "applies", "cost", "plane_spec", "rewrite", "tap_weight", "time_only"]
+__all__ = ["T_AXIS", "applies", "cost", "plane_spec", "rewrite", "seen_by_taps", "tap_weight", "time_only"]
 
 aten = torch.ops.aten
 T_AXIS = 2
@@ -35,7 +35,7 @@ def applies(spec: ConvSpec) -> str | None:
 
 def cost(spec: ConvSpec) -> Cost:
     """Each tap but the widest copies its frames, is filled up and added."""
-    seen = [found.last - found.first + 1 for _, found in _seen(spec)]
+    seen = [found.last - found.first + 1 for _, found in seen_by_taps(spec)]
     given, made = frame_sizes(spec)
     others, results = sum(seen) - max(seen, default=0), spec.shape[T_AXIS]
     copied = sum(seen) if spec.stride[0] > 1 else others
@@ -60,7 +60,7 @@ def rewrite(b: Builder, spec: ConvSpec) -> Operand:
     results = spec.shape[T_AXIS]
     total: Operand | None = None
     bias = spec.bias
-    for tap, found in _seen(spec):
+    for tap, found in seen_by_taps(spec):
         x = slice_axis(b, spec.x, T_AXIS, found.start, found.stop + 1, spec.stride[0])
         whole = (found.first, found.last) == (0, results - 1)
         part = frames_conv2d(b, plane_spec(spec, x, tap_weight(b, spec.weight, tap), bias if whole else None))
@@ -75,7 +75,7 @@ def rewrite(b: Builder, spec: ConvSpec) -> Operand:
     return total
 
 
-def _seen(spec: ConvSpec) -> list[tuple[int, TapRange]]:
+def seen_by_taps(spec: ConvSpec) -> list[tuple[int, TapRange]]:
     """Taps that see any frame, those that all results take first."""
     frames, results = spec.x.shape[T_AXIS], spec.shape[T_AXIS]
     ranges = (

@@ -1,22 +1,29 @@
-"""Formulation `winograd-split`: F(2, 3) along time with slices and sums in place of matrices, for NPUs.
+"""Formulation `winograd-split`: Winograd along time with slices and sums in place of matrices, for NPUs.
 
-    m1 = (d0 − d2) * g0                y0 = m1 + m2 + m3
-    m2 = (d1 + d2) * (g0 + g1 + g2)/2  y1 = m2 − m3 − m4
-    m3 = (d2 − d1) * (g0 − g1 + g2)/2
-    m4 = (d1 − d3) * g2                            (Lavin & Gray 2016; `*` is the 2-D convolution)
+    y = A · conv2d(B · x, G · w)                              (Lavin & Gray 2016; `*` is the 2-D convolution)
 
-d0 … d3 are frames 2i … 2i + 3 of the padded clip. Even and odd frames come apart as halves of the channels of
-``[T/2, 2C, H, W]``, since a strided slice, like a product along time, makes RKNN's compiler fall back to the CPU.
+    F(2, 3):  m1 = (d0 − d2) * g0                y0 = m1 + m2 + m3
+              m2 = (d1 + d2) * (g0 + g1 + g2)/2  y1 = m2 − m3 + m4
+              m3 = (d2 − d1) * (g0 − g1 + g2)/2
+              m4 = (d3 − d1) * g2
+
+An NPU's compiler makes a product along time a 1x1 convolution between changes of layout, which it runs on the CPU when
+they are large. Here no value leaves the layout [frames, C, H, W]: one gather puts the frames of a clip in the order
+d0 of every tile, d1 of every tile, …; slices of whole frames, sums and multiples follow; another gather brings the
+results into order. Sums that two points ±p share are made once.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from edge4d.lowering.axis import concat, pad_axes, slice_axis
+from edge4d.lowering.axis import concat, gather_axis, pad_axes, slice_axis
+from edge4d.lowering.conv.cook_toom import fast_filter
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
 from edge4d.lowering.conv.spec import ConvSpec
@@ -26,78 +33,110 @@ from edge4d.lowering.values import Const, Operand
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["applies", "cost", "rewrite"]
+__all__ = ["Split"]
 
 aten = torch.ops.aten
 
-_KERNELS = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, -1.0))
-"""The taps of each product; the last is negated, so that its result is added."""
+Row = tuple[float, ...]
+
+_TAPS = 3
 
 
-def applies(spec: ConvSpec) -> str | None:
-    """Why the formulation does not fit, None when it does."""
-    if spec.transposed:
-        return "a transposed convolution"
-    if spec.kernel[0] != 3:
-        return f"the kernel has {spec.kernel[0]} temporal taps, F(2, 3) takes 3"
-    if spec.stride[0] != 1 or spec.dilation[0] != 1:
-        return f"temporal stride {spec.stride[0]}, dilation {spec.dilation[0]}; tiles need 1 and 1"
-    if not isinstance(spec.weight, Const):
-        return "the weights are computed while the model runs"
-    return None
+@dataclass(frozen=True)
+class Split:
+    """F(tile, 3): tiles of `tile` result frames, `tile` + 2 convolutions each."""
+
+    tile: int
+
+    def applies(self, spec: ConvSpec) -> str | None:
+        """Why the formulation does not fit, None when it does."""
+        if spec.transposed:
+            return "a transposed convolution"
+        if spec.kernel[0] != _TAPS:
+            return f"the kernel has {spec.kernel[0]} temporal taps, F({self.tile}, 3) takes 3"
+        if spec.stride[0] != 1 or spec.dilation[0] != 1:
+            return f"temporal stride {spec.stride[0]}, dilation {spec.dilation[0]}; tiles need 1 and 1"
+        if not isinstance(spec.weight, Const):
+            return "the weights are computed while the model runs"
+        return None
+
+    def cost(self, spec: ConvSpec) -> Cost:
+        """The clip is padded, gathered, cut and combined; results are combined, joined and put in order."""
+        given, made = frame_sizes(spec)
+        tiles, count = -(-spec.shape[T_AXIS] // self.tile), self.tile + 2
+        sums = 4 if self.tile == 2 else 18
+        moved = given * tiles * (6 * count + 3 * sums) + made * tiles * (3 * sums + 4 * self.tile)
+        weights = math.prod(spec.weight.shape) // _TAPS * count
+        held = (given + made) * tiles * count * 2
+        calls = 2 * sums + count + 4
+        return Cost(frame_macs(spec) * count * tiles, spec.weight.shape[1], moved, 0, calls, weights, spec.groups, held)
+
+    def rewrite(self, b: Builder, spec: ConvSpec) -> Operand:
+        """`tile` + 2 convolutions of one frame a tile."""
+        frames, results, before = spec.x.shape[T_AXIS], spec.shape[T_AXIS], spec.padding[0][0]
+        results_of, weights, inputs_of = fast_filter(self.tile, _TAPS)
+        tiles, count = -(-results // self.tile), self.tile + 2
+        after = max(0, tiles * self.tile + 2 - before - frames)
+        x: Operand = pad_axes(b, b.given(spec.x), time_only(before, after))
+        x = gather_axis(b, x, T_AXIS, [i * self.tile + j for j in range(count) for i in range(tiles)])
+        frame = [slice_axis(b, x, T_AXIS, j * tiles, (j + 1) * tiles) for j in range(count)]
+        products = [
+            frames_conv2d(b, plane_spec(spec, taken, _weight(b, spec, weights, j), spec.bias if j == 1 else None))
+            for j, taken in enumerate(_paired_rows(b, inputs_of.tolist(), frame))
+        ]
+        y = concat(b, _paired_columns(b, results_of.tolist(), products), T_AXIS)
+        order = [(i % self.tile) * tiles + i // self.tile for i in range(results)]
+        return gather_axis(b, y, T_AXIS, order)
 
 
-def cost(spec: ConvSpec) -> Cost:
-    """The clip is padded, split, shifted and combined; results are combined and joined."""
-    given, made = frame_sizes(spec)
-    tiles = -(-spec.shape[T_AXIS] // 2)
-    moved = given * tiles * (4 + 4 + 8 + 12) + made * tiles * (12 + 4)
-    weights = math.prod(spec.weight.shape) // 3 * 4
-    held = given * tiles * 8 + made * tiles * 8
-    return Cost(frame_macs(spec) * 4 * tiles, spec.weight.shape[1], moved, 0, 20, weights, spec.groups, held)
+def _paired_rows(b: Builder, matrix: Sequence[Row], parts: Sequence[Operand]) -> list[Operand]:
+    """matrix · parts. Rows 1 and 2, 3 and 4, … belong to points ±p: a sum of two halves, and their difference."""
+    made = [_combine(b, matrix[0], parts)]
+    for plus, minus in zip(matrix[1:-1:2], matrix[2:-1:2], strict=True):
+        even = _combine(b, [(p + m) / 2 for p, m in zip(plus, minus, strict=True)], parts)
+        odd = _combine(b, [(p - m) / 2 for p, m in zip(plus, minus, strict=True)], parts)
+        made += [b.lower(aten.add.Tensor, even, odd), b.lower(aten.sub.Tensor, even, odd)]
+    return [*made, _combine(b, matrix[-1], parts)]
 
 
-def rewrite(b: Builder, spec: ConvSpec) -> Operand:
-    """Four convolutions of half as many frames."""
-    n, channels, frames, height, width = spec.x.shape
-    results, before = spec.shape[T_AXIS], spec.padding[0][0]
-    tiles = -(-results // 2)
-    after = 2 * (tiles + 1) - before - frames
-    x: Operand = pad_axes(b, b.given(spec.x), time_only(before, max(0, after)))
-    x = slice_axis(b, x, T_AXIS, 0, 2 * (tiles + 1))
-    x = b.lower(aten.view.default, x, [n, channels, tiles + 1, 2, height, width])
-    x = b.lower(aten.permute.default, x, [0, 3, 1, 2, 4, 5])
-    x = b.lower(aten.view.default, x, [n, 2 * channels, tiles + 1, height, width])
-    even, odd = (slice_axis(b, x, 1, half * channels, (half + 1) * channels) for half in (0, 1))
-    d0, d2 = (slice_axis(b, even, T_AXIS, shift, tiles + shift) for shift in (0, 1))
-    d1, d3 = (slice_axis(b, odd, T_AXIS, shift, tiles + shift) for shift in (0, 1))
-    inputs = (
-        b.lower(aten.sub.Tensor, d0, d2),
-        b.lower(aten.add.Tensor, d1, d2),
-        b.lower(aten.sub.Tensor, d2, d1),
-        b.lower(aten.sub.Tensor, d1, d3),
-    )
-    first, plus, minus, last = (
-        frames_conv2d(b, plane_spec(spec, taken, _weight(b, spec, j), spec.bias if j == 1 else None))
-        for j, taken in enumerate(inputs)
-    )
-    y0 = b.lower(aten.add.Tensor, first, b.lower(aten.add.Tensor, plus, minus))
-    y1 = b.lower(aten.add.Tensor, last, b.lower(aten.sub.Tensor, plus, minus))
-    outs, sizes = spec.shape[1], spec.shape[T_AXIS + 1 :]
-    y: Operand = concat(b, [y0, y1], 1)
-    y = b.lower(aten.view.default, y, [n, 2, outs, tiles, *sizes])
-    y = b.lower(aten.permute.default, y, [0, 2, 3, 1, 4, 5])
-    y = b.lower(aten.view.default, y, [n, outs, 2 * tiles, *sizes])
-    return slice_axis(b, y, T_AXIS, 0, results)
+def _paired_columns(b: Builder, matrix: Sequence[Row], parts: Sequence[Operand]) -> list[Operand]:
+    """matrix · parts. Columns 1 and 2, 3 and 4, … are equal in one row and opposite in the next."""
+    shared = [parts[0]]
+    for plus, minus in zip(parts[1:-1:2], parts[2:-1:2], strict=True):
+        shared += [b.lower(aten.add.Tensor, plus, minus), b.lower(aten.sub.Tensor, plus, minus)]
+    shared.append(parts[-1])
+    made = []
+    for row in matrix:
+        factors = [row[0]]
+        for plus, minus in zip(row[1:-1:2], row[2:-1:2], strict=True):
+            factors += [(plus + minus) / 2, (plus - minus) / 2]
+        made.append(_combine(b, [*factors, row[-1]], shared))
+    return made
 
 
-def _weight(b: Builder, spec: ConvSpec, product: int) -> Const:
-    """Σ_k kernel[k] · w[:, :, k] in float64, (C_out, C_in / groups, kH, kW)."""
+def _combine(b: Builder, row: Sequence[float], parts: Sequence[Operand]) -> Operand:
+    """Σ row[i] · parts[i], added where a factor is positive and taken away where it is negative."""
+    terms = sorted(((factor, part) for factor, part in zip(row, parts, strict=True) if factor), key=lambda t: t[0] < 0)
+    sizes = {abs(factor) for factor, _ in terms}
+    common = sizes.pop() if len(sizes) == 1 else 1.0
+    total = _multiple(b, terms[0][0] / common, terms[0][1])
+    for factor, part in terms[1:]:
+        operator = aten.add.Tensor if factor > 0 else aten.sub.Tensor
+        total = b.lower(operator, total, _multiple(b, abs(factor) / common, part))
+    return _multiple(b, common, total)
+
+
+def _multiple(b: Builder, factor: float, part: Operand) -> Operand:
+    return part if factor == 1 else b.lower(aten.mul.Scalar, part, factor)
+
+
+def _weight(b: Builder, spec: ConvSpec, kernels: torch.Tensor, product: int) -> Const:
+    """Σ_k kernels[product, k] · w[:, :, k] in float64, (C_out, C_in / groups, kH, kW)."""
     weight = spec.weight
     assert isinstance(weight, Const)
-    kernel = torch.tensor(_KERNELS[product], dtype=torch.float64)
 
     def make() -> torch.Tensor:
-        return torch.einsum("k,sckhw->schw", kernel, weight.tensor.double()).to(weight.dtype)
+        return torch.einsum("k,sckhw->schw", kernels[product], weight.tensor.double()).to(weight.dtype)
 
-    return b.derive(weight, ("winograd-split", product), make, f"{weight.name}.winograd{product}")
+    recipe = ("winograd-split", len(kernels), product)
+    return b.derive(weight, recipe, make, f"{weight.name}.winograd{product}")
