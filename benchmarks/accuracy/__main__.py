@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).parents[1] / "results"
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs" / "accuracy.md"
 INTERRUPTED = 130
 
 
@@ -88,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="only these seeds")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (1: the same numbers on every run)")
-    parser.add_argument("--docs", type=Path, help="write the tables there, between markers (docs/accuracy.md)")
+    parser.add_argument(
+        "--docs", type=Path, metavar="PAGE", help="write the table there, between markers: docs/accuracy.md"
+    )
     options = parser.parse_args(argv)
     try:
         out = options.out or _log_of_today(bool(options.recipes))
@@ -98,9 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = record.read(out)
         if not rows:
             raise UsageError(f"{out} holds no training", hint="name a recipe: python -m benchmarks.accuracy scratch")
-        print(tables.render(rows))
-        if options.docs or (options.out is None and DOCS.exists()):
-            tables.write(options.docs or DOCS, rows, out.name)
+        text = tables.render(rows)
+        print(text)
+        if options.docs is not None:
+            tables.write(options.docs, f"{text}\n- Log: `benchmarks/results/{out.name}`.", "accuracy")
     except KeyboardInterrupt:
         _say("stopped; nothing that is finished is lost, and the same command goes on")
         return INTERRUPTED
