@@ -100,10 +100,10 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
     for number, name in enumerate(blocks.names()):
         if name not in parameters:
             continue
-        cells = [blocks.get(name).title, f"{parameters[name]:,}"]
+        line = [blocks.get(name).title, f"{parameters[name]:,}"]
         for column, found in columns:
-            cells += [str(found[name]) if name in found else "", f"*{column.values[number]:.2f}*"]
-        lines.append(_line(cells))
+            line += [str(found[name]) if name in found else "", f"*{column.values[number]:.2f}*"]
+        lines.append(_line(line))
     lines.append("")
     lines += [f"- {column.title}: {_order(column, found)}" for column, found in columns]
     tested = sorted({row["test_clips"] for row in rows})
