@@ -308,6 +308,18 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path, counted, monkeypatch, capsys):
     assert len(record.read(tmp_path / "log.jsonl")) == len(counted) == 4
 
 
+def test_another_day_goes_on_with_the_latest_log(tmp_path, counted, monkeypatch):
+    config_file(tmp_path)
+    monkeypatch.setattr(command, "RESULTS", tmp_path)
+    words = [str(tmp_path / "tiny.toml"), "--folder", str(tmp_path / "weights")]
+    assert command.main(words) == 0
+    (log,) = tmp_path.glob("accuracy-*-digits.jsonl")
+    log.rename(tmp_path / "accuracy-2026-01-01-digits.jsonl")
+    assert command.main(words) == 0
+    assert [path.name for path in tmp_path.glob("accuracy-*")] == ["accuracy-2026-01-01-digits.jsonl"]
+    assert len(counted) == 4
+
+
 def test_one_log_does_not_mix_two_configurations(tmp_path, counted, capsys):
     path = config_file(tmp_path)
     assert run(tmp_path) == 0

@@ -81,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 when all is trained and written, 2 for wrong usage, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help="scratch, finetune, or a .toml; none: tables only")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the log; results/accuracy-DATE-digits.jsonl")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the log; the latest results/accuracy-DATE-digits.jsonl"
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / "out" / "accuracy", help="weights (out/accuracy)")
     parser.add_argument("--block", nargs="+", metavar="NAME", help="only these structures")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="only these seeds")
@@ -92,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        out = options.out or _log_of_today(bool(options.recipes))
+        out = options.out or _latest_log()
         refuse_folder(out)
         if options.recipes:
             _train(options, out)
@@ -133,11 +135,10 @@ def _train(options: argparse.Namespace, out: Path) -> None:
         )
 
 
-def _log_of_today(training: bool) -> Path:
-    """Today's log; to look at, the latest one."""
+def _latest_log() -> Path:
+    """The latest one, so that the same command goes on another day too; today's when there is none."""
     there = sorted(RESULTS.glob("accuracy-*-digits.jsonl"))
-    today = RESULTS / f"accuracy-{date.today():%Y-%m-%d}-digits.jsonl"
-    return there[-1] if there and not training else today
+    return there[-1] if there else RESULTS / f"accuracy-{date.today():%Y-%m-%d}-digits.jsonl"
 
 
 def _say(line: str) -> None:
