@@ -51,7 +51,9 @@ def align(
         alone: an axis that gets a physical axis of its own and whose size may differ between operands (for `cat`).
     """
     if alone is None:
-        operands = [_thinned(x, operands, shape) for x in operands]
+        operands = list(operands)
+        for place in range(len(operands)):  # one after another: the last that gives the shape stays whole
+            operands[place] = _thinned(operands, place, shape)
     full = [_padded(b, x, len(shape)) if x.shape else x for x in operands]
     while True:
         pieces = _pieces(full, shape, alone)
@@ -80,14 +82,15 @@ def align(
     return nodes, Packing(tuple(sizes), tuple(logical), physical)
 
 
-def _thinned(x: Operand, operands: Sequence[Operand], shape: Sequence[int]) -> Operand:
+def _thinned(operands: Sequence[Operand], place: int, shape: Sequence[int]) -> Operand:
     """A constant of one number over and over as that number, where the other operands alone give the shape.
 
     Those with a single axis, such as a norm's weights, keep the shape that people look for.
     """
+    x = operands[place]
     if not isinstance(x, Const) or sum(size > 1 for size in x.shape) < 2:
         return x
-    others = [other.shape for other in operands if other is not x]
+    others = [other.shape for i, other in enumerate(operands) if i != place]
     if not others or tuple(torch.broadcast_shapes(*others)) != tuple(shape):  # type: ignore[no-untyped-call]
         return x
     first = x.tensor.flatten()[:1]

@@ -203,6 +203,7 @@ def test_a_constant_of_one_number_is_kept_as_one():
 
 def test_a_constant_that_gives_the_shape_is_kept_whole():
     lowered_equals_eager(Fn(lambda x: torch.zeros(2, 3, 5, 6).double() + x), clip(2, 1, 1, 1))
+    lowered_equals_eager(Fn(lambda x: torch.where(x.sum() > 0, torch.ones(2, 3), torch.zeros(2, 3))), clip(2, 2))
     lowered_equals_eager(Fn(lambda x: torch.cat([torch.zeros(2, 3, 5, 6).double(), x], 1)), clip(2, 4, 5, 6))
 
 
