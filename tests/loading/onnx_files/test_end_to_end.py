@@ -58,6 +58,9 @@ def test_residual_network(tmp_path, dynamo):
     named = {node.name for node in onnx.load(path).graph.node}
     assert sum(layer.macs > 0 for layer in report.layers) == 4
     assert {layer.layer for layer in report.layers if layer.macs} <= named
+    layers = check_parity(path, [report.path], sets=1, layers=True)[report.path].layers
+    assert layers.ok
+    assert set(layers.values) <= named
 
 
 @pytest.mark.parametrize(
