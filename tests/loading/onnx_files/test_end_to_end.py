@@ -70,6 +70,11 @@ def test_families(tmp_path, net, shape):
     exported_equals_runtime(written(net(), shape, tmp_path / "model.onnx"))
 
 
+@pytest.mark.slow
+def test_eco_lite(tmp_path):
+    exported_equals_runtime(written(nets.eco(), (1, 3, 4, 224, 224), tmp_path / "model.onnx", dynamo=False), sets=1)
+
+
 def test_a_block_replaces_the_convolutions_of_a_file(tmp_path):
     path = written(nets.r3d(), CLIP, tmp_path / "model.onnx", dynamo=False)
     report = edge4d.export(path, output=tmp_path / "small.onnx", block="proposed-add", sets=1, simplify=False)
