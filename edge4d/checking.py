@@ -156,7 +156,7 @@ def _imported(reference: Path, shapes: Sequence[tuple[int, ...]]) -> Subject:
         return Subject.of(reference, shapes=shapes)
     except LoadError:
         raise UsageError(
-            f"--layers: the reference {reference} is no network whose layers could be watched",
+            f"--layers: the reference {reference} is no PyTorch model or ONNX network whose layers could be watched",
             hint="give the model that was exported as REFERENCE",
         ) from None
 

@@ -58,6 +58,9 @@ def test_residual_network(tmp_path, dynamo):
     named = {node.name for node in onnx.load(path).graph.node}
     assert sum(layer.macs > 0 for layer in report.layers) == 4
     assert {layer.layer for layer in report.layers if layer.macs} <= named
+    layers = check_parity(path, [report.path], sets=1, layers=True)[report.path].layers
+    assert layers.ok
+    assert set(layers.values) <= named
 
 
 @pytest.mark.parametrize(
@@ -65,6 +68,11 @@ def test_residual_network(tmp_path, dynamo):
 )
 def test_families(tmp_path, net, shape):
     exported_equals_runtime(written(net(), shape, tmp_path / "model.onnx"))
+
+
+@pytest.mark.slow
+def test_eco_lite(tmp_path):
+    exported_equals_runtime(written(nets.eco(), (1, 3, 4, 224, 224), tmp_path / "model.onnx", dynamo=False), sets=1)
 
 
 def test_a_block_replaces_the_convolutions_of_a_file(tmp_path):
