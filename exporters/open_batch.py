@@ -2,9 +2,10 @@
 
 Rules and planner work on fixed sizes, and that keeps them exact. So the network is translated at batch 2, 3 and 5, with
 the same formulations. The three graphs must be the same but for integers, and every integer that differs must be
-a·N + b. There it is replaced: by -1 where it is one size of a Reshape, else by arithmetic on the size of the input.
-Anything else that depends on the batch (a weight, an attribute, another node) is refused by name. The outcome is
-compared with PyTorch at further batches, as any artifact is.
+a·N + b. There it is replaced: by -1 where it is one size of a Reshape, else by arithmetic on the size of the input. A
+constant that is repeated for each clip, such as a class token, is kept once and tiled. Anything else that depends on the
+batch (a weight, an attribute, another node) is refused by name. The outcome is compared with PyTorch at further
+batches, as any artifact is.
 """
 
 from __future__ import annotations
@@ -45,6 +46,35 @@ class _Affine:
 
     a: np.ndarray
     b: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Tiled:
+    """`block` N times along `axis`."""
+
+    block: np.ndarray
+    axis: int
+
+    @classmethod
+    def of(cls, arrays: Sequence[np.ndarray]) -> _Tiled | None:
+        """What the arrays of the witnesses are repetitions of; None where they are not."""
+        first = arrays[0]
+        axes = [
+            axis for axis, size in enumerate(first.shape) if any(a.shape[axis : axis + 1] != (size,) for a in arrays)
+        ]
+        if len({a.ndim for a in arrays}) > 1 or len(axes) != 1 or first.shape[axes[0]] % WITNESSES[0]:
+            return None
+        (axis,) = axes
+        block = first.take(range(first.shape[axis] // WITNESSES[0]), axis)
+        repeats = [[n if i == axis else 1 for i in range(first.ndim)] for n in WITNESSES]
+        same = all(np.array_equal(np.tile(block, r), a) for r, a in zip(repeats, arrays, strict=True))
+        return cls(block, axis) if same else None
+
+    @property
+    def repeats(self) -> _Affine:
+        """What ONNX's Tile is given."""
+        a = np.eye(self.block.ndim, dtype=np.int64)[self.axis]
+        return _Affine(a, 1 - a)
 
 
 def open_batch(
@@ -94,6 +124,8 @@ def open_batch(
     varying = _varying(graphs)
     inputs, outputs = (_ports([getattr(one, side) for one in lowereds]) for side in ("inputs", "outputs"))
     _open_shapes([one.proto for one in graphs])
+    for name in varying.keys() & graph.weights.keys():
+        del graph.weights[name]
     _Opening(graph.proto, varying).run(inputs, lowered.inputs)
     return lowered, graph, inputs, outputs
 
@@ -153,22 +185,29 @@ def _check_same(graphs: Sequence[OnnxGraph]) -> None:
             raise _refusal("a weight", f"{name} is there at one batch only")
         for name, array in weights.items():
             shapes = array.shape, found[name].shape
-            if shapes[0] != shapes[1] or array.tobytes() != found[name].tobytes():
-                raise _refusal("a weight", f"{name} of shape {shapes[0]} or {shapes[1]}")
+            if shapes[0] == shapes[1] and array.tobytes() != found[name].tobytes():
+                raise _refusal("a weight", f"{name} has other numbers at another batch")
 
 
-def _varying(graphs: Sequence[OnnxGraph]) -> dict[str, _Affine]:
-    """The small initializers that depend on the batch."""
+def _varying(graphs: Sequence[OnnxGraph]) -> dict[str, _Affine | _Tiled]:
+    """The initializers that depend on the batch."""
     from onnx import numpy_helper
 
     tables = [{t.name: numpy_helper.to_array(t) for t in one.proto.graph.initializer} for one in graphs]
-    found: dict[str, _Affine] = {}
+    for table, one in zip(tables, graphs, strict=True):
+        table |= {name: array for name, array in one.weights.items() if array.shape != graphs[0].weights[name].shape}
+    for name in tables[1].keys() & graphs[0].weights.keys():
+        tables[0][name] = graphs[0].weights[name]
+    found: dict[str, _Affine | _Tiled] = {}
     for name in tables[0].keys() | tables[1].keys() | tables[2].keys():
         arrays = [table.get(name) for table in tables]
         first, second, third = arrays
         if first is None or second is None or third is None:
             raise _refusal("a constant", f"{name} is there at one batch only")
         if all(a.shape == first.shape and a.tobytes() == first.tobytes() for a in (second, third)):
+            continue
+        if len({a.shape for a in (first, second, third)}) > 1 and (tiled := _Tiled.of((first, second, third))):
+            found[name] = tiled
             continue
         if first.dtype.kind not in "iu" or len({a.shape for a in (first, second, third)}) > 1:
             raise _refusal("a constant", f"{name} is {first.shape} at batch {WITNESSES[0]}, {second.shape} at another")
@@ -216,9 +255,10 @@ def _named(a: int, b: int) -> str:
 class _Opening:
     """Puts -1 or arithmetic in the place of sizes that depend on the batch."""
 
-    def __init__(self, proto: onnx.ModelProto, varying: dict[str, _Affine]) -> None:
+    def __init__(self, proto: onnx.ModelProto, varying: dict[str, _Affine | _Tiled]) -> None:
         self.proto = proto
-        self.varying = varying
+        self.varying = {name: sizes for name, sizes in varying.items() if isinstance(sizes, _Affine)}
+        self.tiled = {name: tiled for name, tiled in varying.items() if isinstance(tiled, _Tiled)}
         self.new: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray] = {}
 
@@ -229,7 +269,7 @@ class _Opening:
         for node in self.proto.graph.node:
             for place, name in enumerate(node.input):
                 uses.setdefault(name, []).append((node, place))
-        kept = [t for t in self.proto.graph.initializer if t.name not in self.varying]
+        kept = [t for t in self.proto.graph.initializer if t.name not in {*self.varying, *self.tiled}]
         arithmetic: list[str] = []
         for name, sizes in self.varying.items():
             reshapes = all(node.op_type == "Reshape" and place == 1 for node, place in uses.get(name, ()))
@@ -238,10 +278,14 @@ class _Opening:
                 self.constants[name] = np.where(sizes.a != 0, -1, sizes.b)
             else:
                 arithmetic.append(name)
-        if arithmetic:
+        if arithmetic or self.tiled:
             self._batch(inputs, at_first)
             for name in arithmetic:
                 self._compute(name, self.varying[name])
+            for name, tiled in self.tiled.items():
+                kept.append(numpy_helper.from_array(np.ascontiguousarray(tiled.block), f"{name}/once"))
+                self._compute(f"{name}/repeats", tiled.repeats)
+                self._node("Tile", [f"{name}/once", f"{name}/repeats"], name)
         kept += [numpy_helper.from_array(array.astype(np.int64), name) for name, array in self.constants.items()]
         nodes = [*self.new, *self.proto.graph.node]
         del self.proto.graph.initializer[:]

@@ -115,6 +115,37 @@ def test_an_archive_of_one_batch_is_refused(tmp_path):
         edge4d.export(program, args, output=tmp_path / "a.onnx", dynamic="batch")
 
 
+class Tokens(nn.Module):
+    """A class token before each clip's tokens, which PyTorch's own code expands over the batch."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.patch = nn.Conv3d(3, width, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, width))
+        self.places = nn.Parameter(torch.randn(1, 9, width))
+
+    def forward(self, clip):
+        x = self.patch(clip).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.places
+        return nn.functional.scaled_dot_product_attention(x, x, x)[:, 0]
+
+
+@pytest.mark.parametrize("width", [8, 300])
+def test_a_class_token_is_kept_once(width, tmp_path):
+    """As a constant within the file and, 1,200 bytes long, as a weight beside it."""
+    torch.manual_seed(0)
+    net = Tokens(width).eval()
+    report = exported(net, (torch.randn(1, 3, 8, 8, 8),), tmp_path)
+    assert report.ok, report.to_text()
+    clip = torch.randn(7, 3, 8, 8, 8)
+    with edge4d.open(report.path) as opened, torch.no_grad():
+        got = next(iter(opened(clip.numpy()).values()))
+        np.testing.assert_allclose(got, net(clip).numpy(), atol=1e-5 * float(np.ptp(got)))
+    graph = onnx.load(report.path).graph
+    (tile,) = (node for node in graph.node if node.op_type == "Tile")
+    assert [list(i.dims) for i in graph.initializer if i.name == tile.input[0]] == [[1, 1, width]]
+
+
 class Table(nn.Module):
     """Adds another table of numbers at each batch."""
 
