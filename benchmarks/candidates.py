@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.cases import Case
     from edge4d.validators.parity import ParityReport
 
-__all__ = ["EAGER", "EDGE4D", "LIMIT", "NATIVE", "check", "clips_of", "make", "network_of"]
+__all__ = ["EAGER", "EDGE4D", "LIMIT", "NATIVE", "check", "clips_of", "make", "network_of", "write_eager"]
 
 NATIVE, EDGE4D, EAGER = "native-5d", "edge4d-4d", "eager"
 """Native 5-D ONNX is the reference: eager PyTorch is easily beaten by any graph whose batch norms are folded."""
@@ -67,7 +67,7 @@ def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path) -> dict[str
     makers = {
         NATIVE: ("native_5d.onnx", write_native),
         EDGE4D: ("edge4d_4d.onnx", _edge4d),
-        EAGER: ("eager.pt2", _eager),
+        EAGER: ("eager.pt2", write_eager),
     }
     files = {}
     for name, (file, maker) in makers.items():
@@ -106,7 +106,7 @@ def _edge4d(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
         raise ExportError(f"the gate has findings on {path.name}:\n{report.gate.to_text()}")
 
 
-def _eager(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
+def write_eager(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
     """The captured program: the same ATen calls as the module's, and a file that a worker reads without its classes."""
     import torch
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.networks import NETWORKS, Case
 from edge4d import exporters
 from edge4d.artifact import open as open_artifact
 from edge4d.errors import Edge4dError
@@ -36,40 +36,6 @@ CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
 FORMS = ("taps", "stacked", "winograd-2", "winograd-4")
 
 
-@dataclass(frozen=True)
-class Case:
-    """A network, what it is calibrated on, and other clips with the float32 scores, and labels where it is trained."""
-
-    model: Any
-    calib: np.ndarray
-    clips: np.ndarray
-    labels: np.ndarray | None
-
-    def scores(self) -> np.ndarray:
-        """Of the 5-D network in PyTorch."""
-        import torch
-
-        with torch.inference_mode():
-            return np.concatenate([self.model(torch.from_numpy(clip[None])).numpy() for clip in self.clips])
-
-
-def digits() -> Case:
-    from examples.moving_digits.data import load_images, make_clips, make_test_set
-    from examples.moving_digits.demo import load_network
-
-    calib, _ = make_clips(load_images()[0], 64, 7)
-    clips, labels = make_test_set()
-    return Case(load_network(), calib, clips, labels)
-
-
-def zoo(name: str) -> Case:
-    from tests.zoo.models import find
-
-    entry = find(name)
-    stacks = [np.concatenate([entry.inputs(s)[0].numpy() for s in seeds]) for seeds in (range(100, 116), range(8))]
-    return Case(entry.ready(), stacks[0], stacks[1], None)
-
-
 def rows_of(name: str, case: Case, formulations: bool, folder: Path) -> Iterator[list[str]]:
     expected = case.scores()
     for label, given in CONFIGURATIONS:
@@ -80,17 +46,11 @@ def rows_of(name: str, case: Case, formulations: bool, folder: Path) -> Iterator
             path = folder / f"{name}-{label.replace(' ', '-')}-{form}.onnx"
             calib = {"calib": case.calib} if given.get("precision") == "int8" else {}
             asked = {"formulations": [f"*={form}"]} if form else {}
-            report = export(case.model, _args(case), output=path, parity=False, **given, **calib, **asked)
+            report = export(case.model, case.args, output=path, parity=False, **given, **calib, **asked)
             size = f"{path.stat().st_size / 1e6:.2f}"
             what = label + (f", {form}" if form else "")
             for runtime, suffix in RUNTIMES[: 1 if form else None]:
                 yield [name, what, runtime, size, *_on(runtime, suffix, path, case, expected), "" if report.ok else "!"]
-
-
-def _args(case: Case) -> tuple[Any, ...]:
-    import torch
-
-    return (torch.from_numpy(case.clips[:1]),)
 
 
 def _on(runtime: str, suffix: str, path: Path, case: Case, expected: np.ndarray) -> list[str]:
@@ -120,16 +80,12 @@ def _on(runtime: str, suffix: str, path: Path, case: Case, expected: np.ndarray)
     ]
 
 
-NETWORKS: dict[str, Callable[[], Case]] = {
-    "moving-digits": digits,
-    "r3d_18": lambda: zoo("r3d_18"),
-    "x3d_s": lambda: zoo("x3d_s"),
-}
+NAMES = ("moving-digits", "r3d_18", "x3d_s")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", nargs="*", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("networks", nargs="*", default=list(NAMES), choices=list(NETWORKS))
     parser.add_argument("--formulations", action="store_true", help="each formulation by itself too, in ONNX Runtime")
     arguments = parser.parse_args()
     columns = [

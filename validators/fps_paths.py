@@ -114,12 +114,12 @@ def bench_paths(
         if native:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge4d-")))
             forms = _native_forms(gathered, placed, order, folder, time_limit_s)
-            for name, (samples, path) in forms.items():
+            for name, (samples, file) in forms.items():
                 gathered[name] = samples
                 workers[name] = stack.enter_context(_Worker(samples, count, time_limit_s))
-                if path is not None:
+                if file is not None:
                     shapes = next(iter(gathered.values())).details["shapes"]
-                    workers[name].load(order | {"path": os.fspath(path), "shapes": shapes, "likely_shapes": []})
+                    workers[name].load(order | {"path": os.fspath(file), "shapes": shapes, "likely_shapes": []})
         _compare_shapes(gathered)
         for worker in workers.values():
             worker.run(warmup, keep=False)
