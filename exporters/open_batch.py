@@ -3,8 +3,8 @@
 Rules and planner work on fixed sizes, and that keeps them exact. So the network is translated at batch 2, 3 and 5, with
 the same formulations. The three graphs must be the same but for integers, and every integer that differs must be
 a·N + b. There it is replaced: by -1 where it is one size of a Reshape, else by arithmetic on the size of the input. A
-constant that is repeated for each clip, such as a class token, is kept once and tiled. Anything else that depends on the
-batch (a weight, an attribute, another node) is refused by name. The outcome is compared with PyTorch at further
+constant that is repeated for each clip, such as a class token, is kept once and tiled. Anything else that depends on
+the batch (a weight, an attribute, another node) is refused by name. The outcome is compared with PyTorch at further
 batches, as any artifact is.
 """
 
