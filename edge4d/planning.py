@@ -80,7 +80,7 @@ RUNTIMES: dict[str, frozenset[str]] = {
     "onnxruntime": _NPU_FORMS | {"winograd-split"},
     "openvino": _NPU_FORMS | {"winograd-split"},
     "tensorrt": _NPU_FORMS,
-    "rknn": _MATRIX_FORMS | {"temporal", "stacked"},
+    "rknn": _MATRIX_FORMS | {"temporal", "stacked", "folded"},
 }
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
 convolution with a change of layout before it, which it runs on the CPU, and so are changes to and from *temporal*

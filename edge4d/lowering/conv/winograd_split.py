@@ -108,8 +108,8 @@ def _paired_columns(b: Builder, matrix: Sequence[Row], parts: Sequence[Operand])
     made = []
     for row in matrix:
         factors = [row[0]]
-        for plus, minus in zip(row[1:-1:2], row[2:-1:2], strict=True):
-            factors += [(plus + minus) / 2, (plus - minus) / 2]
+        for one, other in zip(row[1:-1:2], row[2:-1:2], strict=True):
+            factors += [(one + other) / 2, (one - other) / 2]
         made.append(_combine(b, [*factors, row[-1]], shared))
     return made
 
