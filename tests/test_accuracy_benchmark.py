@@ -268,7 +268,7 @@ def counted(monkeypatch):
 
 def run(tmp_path, *more):
     places = ["--out", str(tmp_path / "log.jsonl"), "--folder", str(tmp_path / "weights")]
-    return command.main([str(tmp_path / "tiny.toml"), *places, *more])
+    return command.main([str(tmp_path / "tiny.toml"), *more, *places])
 
 
 def test_a_rerun_skips_what_the_log_holds(tmp_path, counted, capsys):
@@ -288,6 +288,14 @@ def test_a_rerun_skips_what_the_log_holds(tmp_path, counted, capsys):
     rows = record.read(tmp_path / "log.jsonl")
     assert {row["versions"]["torch"] for row in rows} == {torch.__version__}
     assert "Conv3D" in capsys.readouterr().out
+
+
+def test_all_recipes_of_a_seed_come_before_the_next_seed(tmp_path, counted):
+    config_file(tmp_path)
+    config_file(tmp_path, "finetune", FINETUNE, name="second.toml")
+    assert run(tmp_path, str(tmp_path / "second.toml"), "--seeds", "1", "0", "--block", "rank-1") == 0
+    one = [(("source",), "rank-1"), (("target",), "rank-1"), (("source", "target"), "rank-1")]
+    assert counted == [(*each, seed) for seed in (0, 1) for each in one]
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path, counted, monkeypatch, capsys):

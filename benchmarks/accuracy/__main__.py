@@ -27,41 +27,40 @@ ROOT = Path(__file__).parents[2]
 INTERRUPTED = 130
 
 
-def trainings(config: Config) -> Iterator[tuple[int, tuple[str, ...], str]]:
-    """Seed by seed, so that what is there when time is up compares all structures."""
-    for seed in config.seeds:
-        for structure in config.structures:
-            for chain in config.chains:
-                yield seed, chain, structure
+def trainings(configs: Sequence[Config]) -> Iterator[tuple[Config, dict[str, Any]]]:
+    """Seed by seed over all recipes, so that what is there when time is up compares all structures."""
+    from benchmarks.accuracy.training import key_of
+
+    for seed in sorted({seed for config in configs for seed in config.seeds}):
+        for config in configs:
+            for structure in config.structures:
+                for chain in config.chains if seed in config.seeds else ():
+                    yield (
+                        config,
+                        {
+                            "recipe": config.recipe,
+                            "chain": list(chain),
+                            "structure": structure,
+                            "seed": seed,
+                            "key": key_of(config, chain, structure, seed),
+                        },
+                    )
 
 
-def run(config: Config, out: Path, folder: Path, device: str) -> None:
+def run(configs: Sequence[Config], out: Path, folder: Path, device: str) -> None:
     """All trainings that the log does not hold yet."""
     from benchmarks.accuracy.start import start_of
-    from benchmarks.accuracy.training import key_of, train_chain
+    from benchmarks.accuracy.training import train_chain
 
     stamp = stamp_of()
     stamp["versions"] |= versions(("scikit-learn", "av"))
     rows = record.read(out)
-    wanted: list[dict[str, Any]] = []
-    for seed, chain, structure in trainings(config):
-        key = key_of(config, chain, structure, seed)
-        name: dict[str, Any] = {
-            "recipe": config.recipe,
-            "chain": list(chain),
-            "structure": structure,
-            "seed": seed,
-            "key": key,
-        }
-        if not record.finished(rows, name):
-            wanted.append(name)
-    _say(f"{len(wanted)} trainings of {len(list(trainings(config)))} to do; log {out}, weights {folder}")
-    if not wanted:
-        return
+    every = list(trainings(configs))
+    wanted = [(config, name) for config, name in every if not record.finished(rows, name)]
+    _say(f"{len(wanted)} trainings of {len(every)} to do; log {out}, weights {folder}")
     folder.mkdir(parents=True, exist_ok=True)
-    start = start_of(config.start, config.network, folder, _say)
     begun = time.monotonic()
-    for done, name in enumerate(wanted):
+    for done, (config, name) in enumerate(wanted):
         left = "" if not done else f", {(time.monotonic() - begun) / done * (len(wanted) - done) / 60:.0f} min left"
         place = f"[{done + 1}/{len(wanted)}{left}] "
         trained = train_chain(
@@ -69,7 +68,7 @@ def run(config: Config, out: Path, folder: Path, device: str) -> None:
             tuple(name["chain"]),
             name["structure"],
             name["seed"],
-            start=start,
+            start=start_of(config.start, config.network, folder, _say),
             folder=folder,
             told=lambda line, place=place: _say(place + line),  # type: ignore[misc]
             device=device,
@@ -124,15 +123,15 @@ def _train(options: argparse.Namespace, out: Path) -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no GPU")
     torch.set_num_threads(options.threads)
-    configs = [load_config(name) for name in options.recipes]
-    for config in configs:
-        chosen = tuple(blocks.get(name).name for name in options.block or config.structures)
-        run(
-            replace(config, structures=chosen, seeds=tuple(options.seeds or config.seeds)),
-            out,
-            options.folder,
-            options.device,
+    configs = [
+        replace(
+            config,
+            structures=tuple(blocks.get(name).name for name in options.block or config.structures),
+            seeds=tuple(options.seeds or config.seeds),
         )
+        for config in map(load_config, options.recipes)
+    ]
+    run(configs, out, options.folder, options.device)
 
 
 def _latest_log() -> Path:
