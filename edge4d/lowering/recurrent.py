@@ -31,7 +31,7 @@ def is_whole(node: fx.Node) -> bool:
     """Whether a call in a captured graph is no LSTM with projections, which ONNX has no operator for."""
     if node.target is not aten.lstm.input:
         return True
-    hidden, cell = node.args[1]  # type: ignore[misc]
+    hidden, cell = node.args[1]  # type: ignore[misc, str-unpack]
     return bool(hidden.meta["val"].shape[-1] == cell.meta["val"].shape[-1])  # type: ignore[union-attr]
 
 
