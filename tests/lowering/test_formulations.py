@@ -50,6 +50,10 @@ def applies(name: str, case: dict, transposed: bool = False) -> bool:
     kernel = kernel if isinstance(kernel, tuple) else (kernel,) * 3
     if transposed:
         return name == "phases"
+    if "+rows-" in name:
+        inner, tile = name.split("+rows-")
+        along_rows = [v if isinstance(v, int) else v[1] for v in (case.get("stride", 1), case.get("dilation", 1))]
+        return along_rows == [1, 1] and kernel[1] > 1 and kernel[1] + int(tile) <= 9 and applies(inner, case)
     if name == "short":
         return any(case is CONVS[fits] for fits in SHORT)
     if name.startswith("winograd-split"):
@@ -76,13 +80,21 @@ def applies(name: str, case: dict, transposed: bool = False) -> bool:
     return {"taps": True, "stacked": kernel[0] > 1, "temporal": kernel[1:] == (1, 1), "phases": False}[name]
 
 
-CASES = [(formulation, case) for formulation in FORMULATIONS for case in CONVS if applies(formulation, CONVS[case])]
+BY_ROWS = ("plain", "same_even", "asymmetric_kernel", "groups", "padding_beyond_kernel")
+"""Cases for rows on top of other formulations than `taps`, which alone takes them all."""
+
+CASES = [
+    (formulation, case)
+    for formulation in FORMULATIONS
+    for case in CONVS
+    if applies(formulation, CONVS[case]) and ("+rows" not in formulation or "taps" in formulation or case in BY_ROWS)
+]
 
 
 @pytest.mark.parametrize(("formulation", "case"), CASES)
 def test_formulation_is_exact(formulation, case, force):
     refused = force(formulation)
-    frames = 2 if formulation == "short" else 5
+    frames = 2 if formulation.startswith("short") else 5
     clip = torch.randn(2, 4, frames, 7, 6, generator=torch.Generator().manual_seed(0))
     lowered = lowered_equals_eager(randomise(nn.Conv3d(4, 8, **CONVS[case])), clip)
     assert refused == []
@@ -98,7 +110,8 @@ def test_every_formulation_is_exercised():
 @pytest.mark.parametrize("formulation", [name for name in FORMULATIONS if name != "taps"])
 def test_a_formulation_says_why_it_does_not_fit(formulation, force):
     refused = force(formulation)
-    lowered_equals_eager(randomise(nn.Conv3d(2, 3, (1, 3, 3))), torch.randn(1, 2, 3, 5, 5))
+    unfit = nn.Conv3d(2, 3, (1, 3, 3), stride=(1, 2, 1))  # one frame, and rows apart
+    lowered_equals_eager(randomise(unfit), torch.randn(1, 2, 3, 5, 5))
     assert len(refused) == 1
     assert refused[0]
 
