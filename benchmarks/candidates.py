@@ -1,7 +1,8 @@
-"""The three forms of one network that are timed, and the check that they compute the same numbers."""
+"""The forms of one network that are timed, and the check that they compute the same numbers."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from benchmarks.cases import Case
     from edge4d.validators.parity import ParityReport
 
-__all__ = ["EAGER", "EDGE4D", "LIMIT", "NATIVE", "check", "clips_of", "make", "network_of", "write_eager"]
+__all__ = ["EAGER", "EDGE4D", "EDGE4D_FOR", "LIMIT", "NATIVE", "check", "clips_of", "make", "network_of", "write_eager"]
 
-NATIVE, EDGE4D, EAGER = "native-5d", "edge4d-4d", "eager"
-"""Native 5-D ONNX is the reference: eager PyTorch is easily beaten by any graph whose batch norms are folded."""
+NATIVE, EDGE4D, EDGE4D_FOR, EAGER = "native-5d", "edge4d-4d", "edge4d-4d-for", "eager"
+"""Native 5-D ONNX is the reference: eager PyTorch is easily beaten by any graph whose batch norms are folded. Of the
+rank-4 graphs one is for all runtimes, the other, by ``--for``, for the one that it is timed on."""
 
 LIMIT = 1e-4
 """Greatest error, relative to the range of the eager output, of a candidate whose time may be recorded."""
@@ -40,7 +42,7 @@ def network_of(case: Case) -> nn.Module:
         entry = find(case.model)
     except KeyError as error:
         raise UsageError(f"case {case.name}: {error.args[0]}") from error
-    if entry.shapes != ((1, *case.shape),):
+    if entry.shapes[0] != (1, *case.shape):
         own = ", ".join("x".join(map(str, shape)) for shape in entry.shapes)
         raise UsageError(f"case {case.name}: shape {case.shape}, the zoo's {case.model} takes {own}")
     return entry.ready(0)
@@ -67,6 +69,7 @@ def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path) -> dict[str
     makers = {
         NATIVE: ("native_5d.onnx", write_native),
         EDGE4D: ("edge4d_4d.onnx", _edge4d),
+        EDGE4D_FOR: ("edge4d_4d_for.onnx", partial(_edge4d, runtime="onnxruntime")),
         EAGER: ("eager.pt2", write_eager),
     }
     files = {}
@@ -97,11 +100,11 @@ def parity_sets(case: Case) -> list[tuple[Tensor, ...]]:
     return [clips_of(case, seed) for seed in range(1, 1 + _SETS)]
 
 
-def _edge4d(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> None:
+def _edge4d(network: nn.Module, args: tuple[Tensor, ...], path: Path, runtime: str | None = None) -> None:
     from edge4d.exporting import export
 
     # Parity is checked here for every candidate on the same clips, and more strictly than a timing needs.
-    report = export(network, args, output=path, opset=OPSET, parity=False)
+    report = export(network, args, output=path, runtime=runtime, opset=OPSET, parity=False)
     if not report.ok:
         raise ExportError(f"the gate has findings on {path.name}:\n{report.gate.to_text()}")
 

@@ -26,7 +26,7 @@ class Case:
     Attributes:
         name: what ``--cases`` takes.
         model: its name in ``tests/zoo/models.py``.
-        shape: of one clip, C T H W.
+        shape: of one clip, C T H W; of a network's first input.
         batch: clips in a call.
         threads: CPU threads of every candidate.
     """
