@@ -10,9 +10,8 @@ the last sum; a matrix product along H, or slices of rows, leaves that layout an
 
 from __future__ import annotations
 
-import itertools
-import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -130,7 +129,7 @@ def reading(factors: tuple[float, ...], tile: int, tiles: int, rows: int, before
     above, below = before - first, (tiles - 1) * tile + last - before - (rows - 1)
     padding = max(above, below, 0)
     earlier, later = padding - above, (padding - below) // tile * tile
-    gaps = {b - a for a, b in itertools.pairwise(places)}
+    gaps = {b - a for a, b in pairwise(places)}
     if earlier == later == 0 and len(gaps) == 1:
         (step,) = gaps
         return Reading(tuple(factors[first : last + 1 : step]), step, padding)
@@ -223,7 +222,7 @@ def _depthwise(
 
     name = f"{b.at.layer}.rows.{label}".strip(".")
     rows = (height + 2 * padding - dilation * (len(taps) - 1) - 1) // stride + 1
-    kernel = b.derive(spec.weight, ("rows", channels, taps), make, name)
+    kernel = b.derive(spec.weight, ("rows transform", channels, taps), make, name)
     plane = replace(
         spec,
         x=x,
@@ -247,6 +246,4 @@ def _weight(b: Builder, spec: ConvSpec, factors: Tensor, product: int) -> Const:
     def make() -> Tensor:
         return torch.einsum("k,sckw->scw", factors, weight.tensor.double()).unsqueeze(2).to(weight.dtype)
 
-    return b.derive(
-        weight, ("rows", math.prod(factors.shape), tuple(factors.tolist())), make, f"{weight.name}.row{product}"
-    )
+    return b.derive(weight, ("rows product", tuple(factors.tolist())), make, f"{weight.name}.row{product}")
