@@ -74,30 +74,39 @@ WORTH_TIMING = 2.5
 
 _MATRIX_FORMS = frozenset({"winograd-2", "winograd-3", "winograd-4", "short"})
 
+_ROW_FORMS = frozenset(
+    f"{inner}+rows-{tile}" for inner in ("taps", "winograd-2", "winograd-4", "short") for tile in (2, 4)
+)
+
 RUNTIMES: dict[str, frozenset[str]] = {
     "onnxruntime": frozenset({"winograd-split"}),
-    "openvino": frozenset({"winograd-split"}),
-    "tensorrt": frozenset(),
-    "rknn": _MATRIX_FORMS,
+    "openvino": frozenset({"winograd-split"}) | _ROW_FORMS,
+    "tensorrt": _ROW_FORMS,
+    "rknn": _MATRIX_FORMS | _ROW_FORMS,
 }
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
-convolution with a change of layout before it, which it runs on the CPU."""
+convolution with a change of layout before it, which it runs on the CPU.
+Transforms along rows are cheap in the layout that ONNX Runtime gives to convolutions on CPUs; GPUs have such an
+algorithm of their own."""
 
-GENERAL_WITHOUT = frozenset({"regrouped"})
-"""Left out of a graph that is meant for all runtimes: it has been timed on CPUs only, and its gain there is small."""
+GENERAL_WITHOUT = frozenset({"regrouped"}) | _ROW_FORMS
+"""Left out of a graph that is meant for all runtimes: the one has been timed on CPUs only, and its gain there is small;
+the others suit ONNX Runtime alone."""
 
-AVOIDED: dict[str, frozenset[str]] = {"int8": _MATRIX_FORMS | {"winograd-split"}}
+AVOIDED: dict[str, frozenset[str]] = {"int8": _MATRIX_FORMS | _ROW_FORMS | {"winograd-split"}}
 """What a precision cannot bear. Winograd's sums of frames and its combined taps have ranges so unlike each other that
 eight bits for all of them lose the small ones; docs/precision.md has the figures."""
 
 
 MILDER: tuple[frozenset[str], ...] = (
     frozenset(),
-    frozenset({"winograd-3", "winograd-4", "short"}),
-    _MATRIX_FORMS | {"winograd-split"},
+    frozenset({"winograd-4+rows-4", "short+rows-4"}),
+    frozenset({"winograd-3", "winograd-4", "short"})
+    | {name for name in _ROW_FORMS if name.endswith("-4") or not name.startswith(("taps", "winograd-2"))},
+    _MATRIX_FORMS | _ROW_FORMS | {"winograd-split"},
 )
-"""What is left out when the numbers come out too far off, step by step: first the transforms with large factors, then
-every transform."""
+"""What is left out when the numbers come out too far off, step by step: first large factors along time and
+rows at once, then all transforms with large factors, then every transform."""
 
 
 class Tuner(Protocol):

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 __all__ = ["WORK", "Cost", "Rates", "frame_macs", "frame_sizes"]
 
-WORK = ("wide", "narrow", "grouped", "depthwise", "ragged", "matrix", "moved", "calls")
+WORK = ("wide", "narrow", "grouped", "depthwise", "ragged", "matrix", "moved", "rowed", "weights", "calls")
 """Kinds of work. The first five are multiply-accumulates of 2-D convolutions: of at least 16 input channels a group;
 of fewer; of fewer in more than one group; of one channel a group; and the same where the channels are no multiple of 4,
-which vector layouts take in fours. Then those of products along time, elements read or written besides, calls."""
+which vector layouts take in fours. Then those of products along time, elements read or written besides, elements of
+transformed rows, of weights, calls."""
 
 _FULL = 16
 """Input channels a group that fill the vector units."""
@@ -32,6 +33,7 @@ class Cost:
         calls: operators that do work.
         weights: elements of its weights.
         groups: channel groups of those convolutions.
+        rowed: elements of rows that are transformed for its convolutions, and back.
         held: elements of what lies between its input and its result, all at once.
     """
 
@@ -43,6 +45,7 @@ class Cost:
     weights: int = 0
     groups: int = 1
     held: int = 0
+    rowed: int = 0
 
     @property
     def kind(self) -> str:
@@ -58,7 +61,7 @@ class Cost:
         """Amounts in the order of `WORK`; few channels fill the vector units in part, and count for more."""
         filled = min(4.0, max(1.0, _FULL / self.channels)) if self.kind in ("narrow", "grouped") else 1.0
         convolved = tuple(self.macs * filled if kind == self.kind else 0 for kind in WORK[:5])
-        return (*convolved, self.matrix_macs, self.moved, self.calls)
+        return (*convolved, self.matrix_macs, self.moved, self.rowed, self.weights, self.calls)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class Rates:
     ragged: float
     matrix: float
     moved: float
+    rowed: float
+    weights: float
     calls: float
 
     def milliseconds(self, cost: Cost) -> float:

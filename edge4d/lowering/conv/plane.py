@@ -37,6 +37,10 @@ def plane_conv(b: Builder, spec: ConvSpec) -> Value:
 
 def frames_conv2d(b: Builder, spec: ConvSpec) -> Value:
     """A 2-D convolution of every frame: x is logical (N, C, T, H, W), every other part of the spec two-dimensional."""
+    if spec.rows:
+        from edge4d.lowering.conv.rows import conv2d_by_rows  # it is made of these very calls
+
+        return conv2d_by_rows(b, spec)
     return _emit(b, spec, b.given(spec.x), batch_axes=(0, 2))
 
 

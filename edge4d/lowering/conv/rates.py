@@ -7,7 +7,16 @@ from edge4d.lowering.conv.cost import Rates
 __all__ = ["GENERAL", "RATES"]
 
 GENERAL = Rates(
-    wide=0.01, narrow=0.003, grouped=0.015, depthwise=0.02, ragged=0.07, matrix=0.04, moved=0.25, calls=10000.0
+    wide=0.01,
+    narrow=0.003,
+    grouped=0.015,
+    depthwise=0.02,
+    ragged=0.07,
+    matrix=0.04,
+    moved=0.25,
+    rowed=0.5,
+    weights=0,
+    calls=10000.0,
 )
 """Between those below, rounded: for a runtime that nobody has calibrated, and for a graph that is meant for all."""
 
@@ -20,6 +29,8 @@ RATES: dict[str, Rates] = {
         ragged=0.108,
         matrix=0.0317,
         moved=0.223,
+        rowed=0.5,
+        weights=0.16,
         calls=20400.0,
     ),
     "openvino": Rates(
@@ -30,8 +41,12 @@ RATES: dict[str, Rates] = {
         ragged=0.0402,
         matrix=0.0434,
         moved=0.32,
+        rowed=0.5,
+        weights=0,
         calls=0,
     ),
 }
 """By runtime, of 100 measurements each on one core of an AMD EPYC with AVX-512; half of them are predicted within 1.10
-and 1.15 times. Depthwise products that fit the vector units take no time beside what is moved for them."""
+and 1.15 times. Depthwise products that fit the vector units take no time beside what is moved for them.
+`rowed` and `weights` of ONNX Runtime were set by hand afterwards, after about 80 measurements of processor time, the
+others held fixed; OpenVINO's are placeholders."""

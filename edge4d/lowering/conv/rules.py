@@ -20,6 +20,7 @@ from edge4d.lowering.conv import (
     winograd_split,
 )
 from edge4d.lowering.conv.plane import plane_conv
+from edge4d.lowering.conv.rows import Rows
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.winograd import Short, Winograd
 from edge4d.lowering.registry import Decline, Site, lowers
@@ -32,7 +33,7 @@ __all__ = ["FORMULATIONS", "Convolution"]
 
 aten = torch.ops.aten
 
-FORMULATIONS: dict[str, ModuleType | Winograd | Short] = {
+FORMULATIONS: dict[str, ModuleType | Winograd | Short | Rows] = {
     "patchify": patchify,
     "temporal": temporal,
     "taps": taps,
@@ -45,6 +46,14 @@ FORMULATIONS: dict[str, ModuleType | Winograd | Short] = {
     "short": Short(),
     "winograd-split": winograd_split,
     "regrouped": regrouped,
+    "taps+rows-2": Rows(2, taps),
+    "taps+rows-4": Rows(4, taps),
+    "winograd-2+rows-2": Rows(2, Winograd(2)),
+    "winograd-2+rows-4": Rows(4, Winograd(2)),
+    "winograd-4+rows-2": Rows(2, Winograd(4)),
+    "winograd-4+rows-4": Rows(4, Winograd(4)),
+    "short+rows-2": Rows(2, Short()),
+    "short+rows-4": Rows(4, Short()),
     "phases": transposed,
 }
 """Exact formulations of a 3-D convolution by name, the simplest first; each has `applies`, `cost` and `rewrite`."""

@@ -23,6 +23,7 @@ class ConvSpec:
         groups: channel groups.
         transposed: whether this is the transposed convolution.
         shape: logical shape of the result, (N, C_out, *sizes).
+        rows: result rows in a tile of the 2-D convolutions it becomes (`rows.py`); 0 for none.
     """
 
     x: Operand
@@ -35,6 +36,7 @@ class ConvSpec:
     groups: int
     transposed: bool
     shape: tuple[int, ...]
+    rows: int = 0
 
     @property
     def kernel(self) -> tuple[int, ...]:
