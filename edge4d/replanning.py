@@ -42,6 +42,8 @@ def lower_within(
     first, fastest, tried = error, lowered, planner
     while tried.mild + 1 < len(MILDER):
         tried = replace(tried, mild=tried.mild + 1)
+        if not any(layer.becomes in MILDER[tried.mild] for layer in lowered.layers):
+            continue  # it leaves out what this plan has none of: the plan would be the same
         lowered = lower(tried)
         error = error_of(subject, lowered, seed)
         if error is None or error <= limit:

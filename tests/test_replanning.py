@@ -73,7 +73,7 @@ def test_what_a_milder_plan_does_not_mend_costs_no_speed(subject, monkeypatch):
     monkeypatch.setattr(replanning, "error_of", lambda *_: next(found))
     lowered, planner = lower_within(subject, Planner(), 1e-5, 0, lowering(subject))
     assert planner.mild == 0
-    assert ways(lowered) & MILDER[1]
+    assert ways(lowered) & MILDER[2]
     assert "the fastest plan stands" in subject.notes[0]
 
 
@@ -82,3 +82,16 @@ def test_export_takes_the_limit(tmp_path):
     assert any("planned again" in note for note in report.notes)
     with pytest.raises(UsageError, match="no network stays within an error of 0"):
         edge4d.export(Net(), (CLIP,), output=tmp_path / "other.onnx", max_error=0)
+
+
+def test_a_step_that_leaves_out_nothing_of_the_plan_is_not_lowered_again(subject, monkeypatch):
+    monkeypatch.setattr(replanning, "error_of", lambda *_: 1.0)
+    lowers, own = [], lowering(subject)
+
+    def lower(planner):
+        lowers.append(planner.mild)
+        return own(planner)
+
+    lower_within(subject, Planner(), 1e-5, 0, lower)
+    assert 1 not in lowers  # a plan for all runtimes has no rows
+    assert lowers[-1] == len(MILDER) - 1

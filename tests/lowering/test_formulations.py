@@ -59,7 +59,7 @@ def applies(name: str, case: dict, transposed: bool = False) -> bool:
     if name.startswith("winograd-split"):
         along_time = [v if isinstance(v, int) else v[0] for v in (case.get("stride", 1), case.get("dilation", 1))]
         return kernel[0] == 3 and along_time == [1, 1]
-    if name.startswith("winograd"):
+    if name.startswith("winograd-"):
         along_time = [v if isinstance(v, int) else v[0] for v in (case.get("stride", 1), case.get("dilation", 1))]
         return kernel[0] > 1 and along_time == [1, 1] and kernel[0] + int(name[-1]) <= 9  # more points are refused
     stride, padding, dilation, taps = (

@@ -51,5 +51,5 @@ RATES: dict[str, Rates | NpuRates] = {
 }
 """By runtime. Those of CPUs: 100 measurements each on one core of an AMD EPYC with AVX-512; half of them are predicted
 within 1.10 and 1.15 times. Depthwise products that fit the vector units take no time beside what is moved for them.
-`rowed` and `weights` of ONNX Runtime were fitted to 50 measurements of processor time afterwards, the others held
-fixed; OpenVINO's are not fitted."""
+`rowed` and `weights` of ONNX Runtime were set by hand afterwards, after about 80 measurements of processor time, the
+others held fixed; OpenVINO's are placeholders."""

@@ -90,6 +90,8 @@ class Short:
 
     def applies(self, spec: ConvSpec) -> str | None:
         """Why the formulation does not fit, None when it does."""
+        if spec.x.shape[T_AXIS] == 1:
+            return "the clip has one frame"  # nothing to combine, and no point 1 for the bias
         return _unfit(spec, spec.x.shape[T_AXIS] + spec.shape[T_AXIS] - 2)
 
     def products(self, spec: ConvSpec) -> Products:
