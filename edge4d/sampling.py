@@ -43,7 +43,7 @@ class Samples:
     intake: Intake | None = None
 
     @classmethod
-    def of(cls, source: Any, subject: Subject, pixels: Pixels, asked: Asked) -> Samples:
+    def of(cls, source: Any, subject: Subject, pixels: Pixels, asked: Asked | None = None) -> Samples:
         """Read what a network with a single clip for its input is calibrated on.
 
         Raises:
@@ -54,7 +54,7 @@ class Samples:
         single = len(shapes) == 1 and len(shapes[0]) == 5 and not isinstance(source, Mapping)
         if not single:
             return cls(source, pixels)
-        (intake,) = asked.resolve([None], shapes, [True])
+        (intake,) = asked.resolve([None], shapes, [True]) if asked is not None else (None,)
         return cls(source, pixels, load_clips(source, shapes[0], pixels, intake), intake)
 
     @property
