@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge4d.errors import CaptureError, Edge4dError
+from edge4d.errors import CaptureError, ExportError, RuntimeFailed, RuntimeUnavailable, ValidationError
 
 if TYPE_CHECKING:
     from edge4d.subject import Subject
 
 __all__ = ["check_import"]
+
+_NOT_RUN = (ExportError, RuntimeFailed, RuntimeUnavailable, ValidationError)
+"""What ONNX Runtime's session raises for a file that it cannot load or run. Other errors are the import's own."""
 
 
 def check_import(subject: Subject, seed: int = 0) -> None:
@@ -46,7 +49,7 @@ def check_import(subject: Subject, seed: int = 0) -> None:
             report = compare_callables(eager, candidate, given)
             if not report.ok:
                 report = compare_by_referee(report, eager, subject.reference(names, double=True), candidate, given)
-    except Edge4dError as error:
+    except _NOT_RUN as error:
         subject.notes.append(
             f"the import was not checked: ONNX Runtime cannot run {subject.path.name}: {error.message}"
         )
