@@ -1,4 +1,4 @@
-"""Inputs whose values are baked into the graph: `--fix NAME=VALUES`.
+"""Inputs whose values are baked into the graph, `--fix NAME=VALUES`, and the part of a network that is wanted.
 
 Some networks read an input by value: the grid of a vision tower says how many patches each picture or clip has, and
 Python loops over it. No graph can leave that open. A fixed input is made inside ``forward`` of a literal instead of
@@ -20,7 +20,7 @@ from edge4d.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Fixes", "fix_inputs", "fixed_of", "fixes_text", "parse_fixes"]
+__all__ = ["Fixes", "fix_inputs", "fixed_of", "fixes_text", "parse_fixes", "part_of"]
 
 Fixes = Mapping[str, Any]
 """Values by the name of the argument: numbers, texts, booleans and None as they are; lists become tensors."""
@@ -43,14 +43,10 @@ def parse_fixes(texts: Sequence[str] | None) -> dict[str, Any]:
         if name in found:
             raise UsageError(f"--fix {name} was given twice")
         try:
-            found[name] = json.loads(value, parse_constant=_no_number)
+            found[name] = json.loads(value)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"--fix {name}: {value!r} cannot be read as JSON: {error}", hint=_SPELLING) from None
     return found
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
 
 
 def fix_inputs(model: Any, fixes: Fixes | None) -> Any:
@@ -69,13 +65,7 @@ def fix_inputs(model: Any, fixes: Fixes | None) -> Any:
     """
     if not fixes:
         return model
-    import torch
-
-    if (
-        not isinstance(model, torch.nn.Module)
-        or isinstance(model, torch.jit.ScriptModule | torch.fx.GraphModule)
-        or _is_import(model)
-    ):
+    if _is_graph(model):
         raise UsageError(
             f"--fix {', '.join(fixes)}: {type(model).__name__} is a graph, which takes the inputs it was made with",
             hint="fix the input where the graph is made, or give the nn.Module itself",
@@ -88,6 +78,27 @@ def fix_inputs(model: Any, fixes: Fixes | None) -> Any:
     fixed.__class__ = _fixing(type(model), whole, tuple(values))
     fixed.edge4d_fixed = values
     return fixed
+
+
+def part_of(model: Any, path: str) -> Any:
+    """A part of a network, e.g. the vision tower of a language model.
+
+    Raises:
+        UsageError: no part of that path, or a model that is a graph.
+    """
+    if _is_graph(model):
+        raise UsageError(
+            f"--submodule {path}: {type(model).__name__} is a graph, not a network of parts",
+            hint="take the part where the graph is made, or give the nn.Module itself",
+        )
+    parts = dict(model.named_modules())
+    if path not in parts or not path:
+        near = [name for name, _ in model.named_children()]
+        near = difflib.get_close_matches(path, parts, n=3, cutoff=0.4) or near[:8]
+        raise UsageError(
+            f"--submodule {path}: {type(model).__name__} has no such part", hint=f"there is {', '.join(near) or 'none'}"
+        )
+    return parts[path]
 
 
 def fixed_of(model: Any) -> dict[str, Any]:
@@ -157,7 +168,10 @@ def _check_name(name: str, whole: inspect.Signature) -> None:
         )
 
 
-def _is_import(model: Any) -> bool:
+def _is_graph(model: Any) -> bool:
+    import torch
+
     from edge4d.loading.onnx import OnnxModel
 
-    return isinstance(model, OnnxModel)
+    graphs = torch.jit.ScriptModule | torch.fx.GraphModule | OnnxModel
+    return not isinstance(model, torch.nn.Module) or isinstance(model, graphs)
