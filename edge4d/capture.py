@@ -178,7 +178,7 @@ def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     except Exception as error:
         if first is None:
             return program  # as far as it goes: the lowering names the operators
-        told = error if _by_values(error) else first
+        told = error if _by_values(error) or isinstance(error, CaptureError) else first
         raise _refusal(model, args, kwargs, told) from told
 
 

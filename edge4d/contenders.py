@@ -89,9 +89,7 @@ def open_all(
             models[path] = Contender(path, artifact, tuple(artifact.inputs), named=True, note=said, tolerance=allowed)
         else:
             known = (port.own_shape for port in next(iter(models.values())).ports) if models else ()
-            models[path] = _from_torch(
-                path, shapes, tuple(known), factory, trust_pickle, seed, submodule, fix
-            )
+            models[path] = _from_torch(path, shapes, tuple(known), factory, trust_pickle, seed, submodule, fix)
     return models
 
 

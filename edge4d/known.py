@@ -112,7 +112,8 @@ def _for_real(func: Any, args: Any, kwargs: Any) -> tuple[Any, bool]:
 @contextlib.contextmanager
 def knowing(model: nn.Module) -> Iterator[None]:
     """For a while, calls of `model` itself compute what depends on no input for real; its results are tensors of the
-    graph all the same."""
+    graph all the same.
+    """
     modes: list[_Known] = []
 
     def enter(_module: nn.Module, _args: Any) -> None:
