@@ -146,7 +146,8 @@ def _key(key: Any) -> str:
 def _decomposed(program: torch.export.ExportedProgram, table: Any) -> torch.export.ExportedProgram:
     try:
         with quiet():
-            return program.run_decompositions(table)
+            found: torch.export.ExportedProgram = program.run_decompositions(table)
+        return found
     except RuntimeError as error:
         if "is mutated in the forward method" not in str(error):
             raise

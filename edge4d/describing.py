@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import PackingError, UsageError, ValidationError
 from edge4d.intake import PIXELS, Intake, Normalize

@@ -185,8 +185,6 @@ def export(
     check_opset(opset)
     if dynamic not in (None, "batch"):
         raise UsageError(f"--dynamic {dynamic}: only the batch can be left open", hint="--dynamic batch")
-    if dynamic and types.name != "fp32":
-        raise UsageError(f"--dynamic batch does not go with --precision {types.name} yet", hint="leave one of them out")
     target = _target(model, output)
     refuse_existing(target, force)
     held = load_profile(profile) if profile is not None else None
@@ -402,7 +400,7 @@ def _export(
     max_error: float,
 ) -> ExportReport:
     from edge4d.describing import describe
-    from edge4d.export_parity import CHECKED_CLIPS, check_numbers, inputs_for
+    from edge4d.export_parity import CHECKED_CLIPS, check_numbers, inputs_for, rebatched
     from edge4d.exporters.onnx import to_onnx
     from edge4d.exporters.open_batch import open_batch
     from edge4d.exporters.precision import convert
@@ -423,6 +421,7 @@ def _export(
                 opset=options["opset"],
                 simplify=options["simplify"],
                 asked=asked,
+                fold=FOLDS[types.name],
             )
         subject.intakes = tuple(port.intake for port in lowered.inputs)
         found = float_types(lowered)
@@ -477,7 +476,8 @@ def _export(
     if sets:
         with clock("parity"):
             ports = inputs if options["dynamic"] else lowered.inputs
-            given = clips[:CHECKED_CLIPS] or inputs_for(subject, ports, sets, options["seed"])
+            shown = rebatched(clips, inputs) if options["dynamic"] else clips
+            given = shown[:CHECKED_CLIPS] or inputs_for(subject, ports, sets, options["seed"])
             compared = check_numbers(subject, target, given, judged)
     return ExportReport(
         path=target,

@@ -82,6 +82,14 @@ class _Known(TorchFunctionMode):
             )
         return result
 
+    def begin(self) -> None:
+        """As `with` does, for a hook."""
+        self.__enter__()  # type: ignore[no-untyped-call]
+
+    def end(self) -> None:
+        """The inverse of `begin`."""
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
     def constant(self, leaf: Any) -> Any:
         """For a known tensor the constant that stands for it as it is now; anything else as it is."""
         if not isinstance(leaf, Tensor) or id(leaf) not in self.made:
@@ -118,11 +126,11 @@ def knowing(model: nn.Module) -> Iterator[None]:
 
     def enter(_module: nn.Module, _args: Any) -> None:
         modes.append(_Known())
-        modes[-1].__enter__()
+        modes[-1].begin()
 
     def leave(_module: nn.Module, _args: Any, result: Any) -> Any:
         mode = modes.pop()
-        mode.__exit__(None, None, None)
+        mode.end()
         return pytree.tree_map(lambda leaf: torch.clone(leaf) if leaf is not mode.constant(leaf) else leaf, result)
 
     hooks = [model.register_forward_pre_hook(enter), model.register_forward_hook(leave, always_call=True)]
