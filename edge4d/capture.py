@@ -16,6 +16,7 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from edge4d.effects import without_checks
 from edge4d.errors import CaptureError
 from edge4d.fixed_inputs import fixed_of
 from edge4d.known import knowing
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Captured", "capture", "program_of", "source_line"]
 
-_IMPORTER = "/loading/onnx/"
-"""Lines of ours that run an ONNX graph: no lines of the user's, whose nodes have names."""
+_OURS = tuple(str(Path(__file__).parent / name) for name in ("loading/onnx/", "known.py", "fixed_inputs.py"))
+"""Lines of ours that run a user's code, or an ONNX graph, whose nodes have names: no lines of the user's."""
 
 
 @dataclass
@@ -83,11 +84,14 @@ def capture(
         if all(is_whole(node) for node in program.graph.nodes if node.target is op):
             table.pop(op, None)  # type: ignore[no-untyped-call]
     program = _decomposed(program, table)
+    tokens = without_checks(program)
     signature = program.graph_signature
     tensors = {**program.state_dict, **program.constants}
     constants, inputs = {}, []
     for spec in signature.input_specs:
         name = spec.arg.name
+        if spec.kind is InputKind.TOKEN and name in tokens:
+            continue
         if spec.kind is InputKind.USER_INPUT:
             inputs.append(name)
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
@@ -95,6 +99,8 @@ def capture(
         else:
             raise CaptureError(f"the model holds a {spec.kind.name} named {spec.target!r}, which no graph can carry")
     for output in signature.output_specs:
+        if output.kind is OutputKind.TOKEN and output.arg.name in tokens:
+            continue
         if output.kind is not OutputKind.USER_OUTPUT:
             raise CaptureError(
                 f"the model changes {output.target!r} while it runs ({output.kind.name})",
@@ -262,12 +268,8 @@ def _without_partial_graph() -> Iterator[None]:
 def _raised_at(error: Exception) -> str:
     """`` in `if x.sum() > 0:` (net.py:42)``: the innermost line outside torch and its sympy, if any."""
     packages = Path(torch.__file__).parents[1]
-    inside = (str(packages / "torch"), str(packages / "sympy"), str(Path(__file__).parent / _IMPORTER.strip("/")), "<")
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(inside) and frame.filename != __file__
-    ]
+    inside = (str(packages / "torch"), str(packages / "sympy"), __file__, *_OURS, "<")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(inside)]
     return f" in `{frames[-1].line}` ({_shown(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
 
 
@@ -291,7 +293,7 @@ def source_line(node: fx.Node) -> str:
     frames = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
     for frame in reversed(frames):
         path, _, rest = frame.removeprefix('File "').partition('", line ')
-        if "/torch/nn/" not in path and "/torch/_" not in path and f"edge4d{_IMPORTER}" not in path:
+        if "/torch/nn/" not in path and "/torch/_" not in path and not path.startswith(_OURS):
             return f"{_shown(path)}:{rest.split(',')[0]}"
     return ""
 

@@ -164,6 +164,7 @@ def test_plan_takes_them_too(tower, rows):
     report = plan_report(network, (rows,), submodule="vision", fix={"grid": GRID})
     assert report.ok
     assert [layer.becomes for layer in report.layers if layer.op == "aten.conv3d.default"] == ["patchify"]
+    assert {layer.line.split(":")[0] for layer in report.layers} == {"tests/test_fixed_inputs.py"}
 
 
 # ---- what the capture knows ------------------------------------------------------------------------------------------

@@ -221,8 +221,8 @@ def language_model(tmp_path_factory):
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}
     config = transformers.Qwen2VLConfig(
         text_config={
-            "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 64, "rope_parameters": rope,
-            "eos_token_id": None, "bos_token_id": None, "pad_token_id": None, **heads,
+            "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 64,
+            "rope_parameters": rope, "eos_token_id": None, "bos_token_id": None, "pad_token_id": None, **heads,
         },
         vision_config={
             "depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4,
