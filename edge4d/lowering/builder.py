@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from edge4d.errors import InternalError
 from edge4d.lowering import registry
 from edge4d.lowering.registry import Decline, Site
+from edge4d.lowering.unknown import unknown
 from edge4d.lowering.values import Const, Operand, Value
 from edge4d.packing import MAX_RANK, Groups, Packing
 from edge4d.planning import GATHERS, Planner, choose, estimates
@@ -101,9 +102,7 @@ class Builder:
         """Find the rule, check the call, rewrite it, and hold the outcome against the expected logical result."""
         rule = registry.find(op)
         if rule is None:
-            raise Declined(
-                str(op), Decline("edge4d has no rule for this operator", "register one with edge4d.register_rule")
-            )
+            raise Declined(str(op), unknown(op))
         site = Site(op, _by_schema(op, args, kwargs), result)
         spec = rule.check(site)
         if isinstance(spec, Decline):
