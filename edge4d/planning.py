@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edge4d.lowering.conv.cost import Cost
     from edge4d.lowering.conv.spec import ConvSpec
 
-__all__ = ["GATHERS", "MILDER", "RUNTIMES", "LayerPlan", "Planner", "Tuner", "choose", "costs", "estimates"]
+__all__ = ["CHANNELS_LAST", "GATHERS", "MILDER", "RUNTIMES", "LayerPlan", "Planner", "Tuner", "choose", "costs", "estimates"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ _ROW_FORMS = frozenset(
 
 RUNTIMES: dict[str, frozenset[str]] = {
     "onnxruntime": _NPU_FORMS | {"winograd-split"},
-    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split"},
+    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded"},
     "tensorrt": _NPU_FORMS | _ROW_FORMS,
     "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded"},
 }
@@ -94,6 +94,9 @@ algorithm of their own."""
 
 GATHERS = frozenset({"rknn"})
 """Runtimes that take every n-th frame by a Gather: RKNN's compiler runs a slice with a step on the CPU."""
+
+CHANNELS_LAST = frozenset({"openvino"})
+"""Runtimes that hold the values of convolutions with channels last in memory; see `lowering/channels_last.py`."""
 
 GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped"}
 """Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
