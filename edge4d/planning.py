@@ -81,10 +81,10 @@ _ROW_FORMS = frozenset(
 )
 
 RUNTIMES: dict[str, frozenset[str]] = {
-    "onnxruntime": _NPU_FORMS | {"winograd-split"},
+    "onnxruntime": _NPU_FORMS | {"winograd-split", "ranges"},
     "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded"},
-    "tensorrt": _NPU_FORMS | _ROW_FORMS,
-    "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded"},
+    "tensorrt": _NPU_FORMS | _ROW_FORMS | {"ranges"},
+    "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded", "ranges"},
 }
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
 convolution with a change of layout before it, which it runs on the CPU, and so are changes to and from *temporal*
@@ -98,7 +98,7 @@ GATHERS = frozenset({"rknn"})
 CHANNELS_LAST = frozenset({"openvino"})
 """Runtimes that hold the values of convolutions with channels last in memory; see `lowering/channels_last.py`."""
 
-GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped"}
+GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped", "ranges"}
 """Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
 small; the others are for NPUs, or for ONNX Runtime alone."""
 

@@ -17,9 +17,11 @@ from edge4d.lowering.values import Const, Operand, Value
 from edge4d.lowering.view import reshape
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from edge4d.lowering.builder import Builder
 
-__all__ = ["concat", "gather_axis", "slice_axis", "split_axis", "take"]
+__all__ = ["concat", "gather_axis", "pad_axes", "pad_frames", "slice_axis", "split_axis", "take"]
 
 aten = torch.ops.aten
 
@@ -123,6 +125,22 @@ def pad_axes(b: Builder, x: Value, pads: Sequence[tuple[int, int]], fill: float 
         padded = b.emit(aten.constant_pad_nd.default, node, amounts, fill)
         x = b.value(padded, packing.resize(axis, dim, x.shape[axis] + before + after))
     return x
+
+
+def pad_frames(b: Builder, x: Value, before: int, after: int) -> Value:
+    """Zero frames before and after those of a clip (N, C, T, H, W)."""
+    source, x = x.node, b.by_frames(x)
+    if not (b.channels_last and x.dtype.is_floating_point):
+        return pad_axes(b, x, [(0, 0), (0, 0), (before, after), (0, 0), (0, 0)])
+    node, dim, packing = b.isolate(x, T_AXIS)
+    shape, zero = list(packing.physical_shape), b.zero(source)
+
+    def zeros(count: int) -> list[fx.Node]:
+        one = b.reshape(zero, [1] * len(shape))
+        return [b.emit(aten.expand.default, one, [*shape[:dim], count, *shape[dim + 1 :]])] if count else []
+
+    padded = b.emit(aten.cat.default, [*zeros(before), node, *zeros(after)], dim)
+    return b.value(padded, packing.resize(T_AXIS, dim, x.shape[T_AXIS] + before + after))
 
 
 # ---- rules ------------------------------------------------------------------------------------------------------
