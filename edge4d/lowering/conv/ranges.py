@@ -23,7 +23,7 @@ from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.taps import T_AXIS, plane_spec, tap_weight, time_only
-from edge4d.lowering.values import Operand, Value
+from edge4d.lowering.values import Const, Operand, Value
 
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
@@ -65,31 +65,37 @@ def cost(spec: ConvSpec) -> Cost:
 
 
 def rewrite(b: Builder, spec: ConvSpec) -> Operand:
-    """The sum over taps of each range; the bias comes last, where runtimes add it with the activation behind it.
-
-    Given to one convolution of each range it would be a constant of three users, which OpenVINO adds by itself.
-    """
+    """The sum over taps of each range, the bias with a tap that all its results see."""
     taps, frames, (before, after) = spec.kernel[0], spec.x.shape[T_AXIS], spec.padding[0]
     whole = frames - taps + 1
     x: Value = b.given(spec.x)
     sums: list[Operand | None] = [None, None, None]
+    biased = [False, False, False]
     for tap in range(taps):
         sizes = (tap, whole, taps - 1 - tap)
         pieces = iter(split_axis(b, x, T_AXIS, [size for size in sizes if size]))
         for place, (size, results) in enumerate(zip(sizes, (before, whole, after), strict=True)):
             if not size:
                 continue
-            term = frames_conv2d(b, plane_spec(spec, next(pieces), tap_weight(b, spec.weight, tap), None))
+            given = size >= results and not biased[place]
+            biased[place] = biased[place] or given
+            bias = _own_bias(b, spec, place) if given else None
+            term = frames_conv2d(b, plane_spec(spec, next(pieces), tap_weight(b, spec.weight, tap), bias))
             if place == 0:  # its last frame is for result p − 1
                 term = _fitted(b, term, results - size, 0)
             elif place == 2:  # its first frame is for result T − K + p + 1
                 term = _fitted(b, term, 0, results - size)
             earlier = sums[place]
             sums[place] = term if earlier is None else b.lower(aten.add.Tensor, earlier, term)
-    joined: Operand = concat(b, [total for total in sums if total is not None], T_AXIS)
-    if spec.bias is not None:
-        joined = b.lower(aten.add.Tensor, joined, b.lower(aten.view.default, spec.bias, [1, -1, 1, 1, 1]))
-    return joined
+    return concat(b, [total for total in sums if total is not None], T_AXIS)
+
+
+def _own_bias(b: Builder, spec: ConvSpec, place: int) -> Operand | None:
+    """The bias as a parameter of one range: OpenVINO adds one of several users by itself, not in the convolution."""
+    bias = spec.bias
+    if not isinstance(bias, Const):
+        return bias
+    return b.derive(bias, ("range", place), bias.tensor.clone, bias.name)
 
 
 def _fitted(b: Builder, x: Value, before: int, after: int) -> Value:
