@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -82,7 +82,7 @@ _ROW_FORMS = frozenset(
 
 RUNTIMES: dict[str, frozenset[str]] = {
     "onnxruntime": _NPU_FORMS | {"winograd-split", "ranges"},
-    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded"},
+    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded", "stacked"},
     "tensorrt": _NPU_FORMS | _ROW_FORMS | {"ranges"},
     "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded", "ranges"},
 }
@@ -97,6 +97,9 @@ GATHERS = frozenset({"rknn"})
 
 CHANNELS_LAST = frozenset({"openvino"})
 """Runtimes that hold the values of convolutions with channels last in memory; see `lowering/channels_last.py`."""
+
+_VIEWS = frozenset({"temporal"})
+"""Formulations whose changes of layout are views of channels last."""
 
 GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped", "ranges"}
 """Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
@@ -245,6 +248,8 @@ def estimates(spec: ConvSpec, planner: Planner) -> tuple[dict[str, float], bool]
         least = min((cost.held, cost.weights) for cost in found.values())
         allowed = {name: cost for name, cost in found.items() if (cost.held, cost.weights) == least}
     rates = RATES.get(planner.runtime or "", GENERAL)
+    if planner.runtime in CHANNELS_LAST:
+        allowed = {name: replace(cost, moved=0) if name in _VIEWS else cost for name, cost in allowed.items()}
     predicted = {name: rates.milliseconds(cost) for name, cost in allowed.items()}
     if planner.tuner is None or len(predicted) == 1:
         return predicted, False

@@ -50,13 +50,13 @@ def applies(spec: ConvSpec) -> str | None:
 
 
 def cost(spec: ConvSpec) -> Cost:
-    """Each tap cuts the clip; the ranges are joined."""
+    """Each tap cuts the clip, all but one are added to what is there, and the ranges are joined."""
     given, made = frame_sizes(spec)
     taps, frames, results = spec.kernel[0], spec.x.shape[T_AXIS], spec.shape[T_AXIS]
     return Cost(
         frame_macs(spec) * taps * frames,
         spec.weight.shape[1],
-        moved=2 * made * results,
+        moved=(taps + 1) * made * results,
         calls=3 * taps + 1,
         weights=math.prod(spec.weight.shape),
         groups=spec.groups,
