@@ -98,9 +98,6 @@ GATHERS = frozenset({"rknn"})
 CHANNELS_LAST = frozenset({"openvino"})
 """Runtimes that hold the values of convolutions with channels last in memory; see `lowering/channels_last.py`."""
 
-_VIEWS = frozenset({"temporal"})
-"""Formulations whose changes of layout are views of channels last."""
-
 GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped", "ranges"}
 """Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
 small; the others are for NPUs, or for ONNX Runtime alone."""
@@ -248,8 +245,9 @@ def estimates(spec: ConvSpec, planner: Planner) -> tuple[dict[str, float], bool]
         least = min((cost.held, cost.weights) for cost in found.values())
         allowed = {name: cost for name, cost in found.items() if (cost.held, cost.weights) == least}
     rates = RATES.get(planner.runtime or "", GENERAL)
-    if planner.runtime in CHANNELS_LAST:
-        allowed = {name: replace(cost, moved=0) if name in _VIEWS else cost for name, cost in allowed.items()}
+    if planner.runtime in CHANNELS_LAST and spec.groups > 1 and spec.kernel[0] > 1 and "temporal" in allowed:
+        # a view there, and one pass in place of one a tap; without groups the sums that follow are dearer behind it
+        allowed["temporal"] = replace(allowed["temporal"], moved=0)
     predicted = {name: rates.milliseconds(cost) for name, cost in allowed.items()}
     if planner.tuner is None or len(predicted) == 1:
         return predicted, False
