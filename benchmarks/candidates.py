@@ -55,17 +55,15 @@ def clips_of(case: Case, seed: int) -> tuple[Tensor, ...]:
     return find(case.model).inputs(seed, batch=case.batch)
 
 
-def make(
-    network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: str = "onnxruntime"
-) -> dict[str, Path]:
+def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: str = "onnxruntime") -> dict[str, Path]:
     """Write every candidate of one network.
 
     Args:
         network: in evaluation mode; all candidates are made of this very module.
         args: its inputs.
         folder: where the files go.
-        runtime: what all but eager PyTorch run on, and what `EDGE4D_FOR` is made for; ONNX files are built for it, native
-            ones too, where it does not take them as they are.
+        runtime: what all but eager PyTorch run on, and what `EDGE4D_FOR` is made for; for another than ONNX Runtime
+            the ONNX files are built, native ones too.
 
     Returns:
         Candidate to file, the reference first.

@@ -32,7 +32,18 @@ SCHEMA = 1
 """Version of a row's layout."""
 
 RESULTS = Path(__file__).with_name("results")
-_PACKAGES = ("edge4d", "torch", "torchvision", "pytorchvideo", "onnx", "onnxscript", "onnxsim", "onnxruntime", "openvino", "numpy")
+_PACKAGES = (
+    "edge4d",
+    "torch",
+    "torchvision",
+    "pytorchvideo",
+    "onnx",
+    "onnxscript",
+    "onnxsim",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+)
 
 
 def rows_of(
@@ -185,7 +196,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "openvino"), help="(onnxruntime)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns of every candidate (20)")
     parser.add_argument("--warmup", type=int, default=3, metavar="N", help="calls of each before, not timed (3)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="results/DATE-[RUNTIME-]cpu-Ncore.jsonl when not given")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="results/DATE-[RUNTIME-]cpu-Ncore.jsonl when not given"
+    )
     parser.add_argument("--date", type=_date, default=_date(), metavar="YYYY-MM-DD", help="what the rows state (today)")
     parser.add_argument("--force", action="store_true", help="replace an existing FILE")
     return parser

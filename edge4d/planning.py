@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from edge4d.lowering.conv.cost import Cost
     from edge4d.lowering.conv.spec import ConvSpec
 
-__all__ = ["CHANNELS_LAST", "GATHERS", "MILDER", "RUNTIMES", "LayerPlan", "Planner", "Tuner", "choose", "costs", "estimates"]
+__all__ = [
+    "CHANNELS_LAST",
+    "GATHERS",
+    "MILDER",
+    "RUNTIMES",
+    "LayerPlan",
+    "Planner",
+    "Tuner",
+    "choose",
+    "costs",
+    "estimates",
+]
 
 
 @dataclass(frozen=True)

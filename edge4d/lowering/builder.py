@@ -286,7 +286,7 @@ class Builder:
         return self.value(self.arrange(x, groups), x.packing.reorder(groups))
 
     def zero(self, node: fx.Node) -> fx.Node:
-        """A node of one element that is 0 whatever a float node holds, but not a constant: no number is greater than infinity.
+        """A node of one element that is 0 whatever a float node holds, but no constant: nothing exceeds infinity.
 
         OpenVINO lets what makes a value write it into the middle of a joined one, but not where it is joined with a
         constant: then it copies all of it. Made of that very value, zeros are not there long before it either, which
@@ -296,7 +296,9 @@ class Builder:
         for dim, size in enumerate(node.meta["val"].shape):
             if size > 1:
                 first = self.emit(aten.slice.Tensor, first, dim, 0, 1)
-        return self.emit(aten._to_copy.default, self.emit(aten.gt.Scalar, first, math.inf), dtype=node.meta["val"].dtype)
+        return self.emit(
+            aten._to_copy.default, self.emit(aten.gt.Scalar, first, math.inf), dtype=node.meta["val"].dtype
+        )
 
     def parameter(self, tensor: torch.Tensor, name: str) -> fx.Node:
         """A tensor of rank ≤ 4 as a parameter of the new graph, under its name or the nearest free one."""

@@ -1,8 +1,8 @@
 """Changes of layout by way of channels last, for runtimes whose convolutions hold their values so.
 
-OpenVINO keeps what a convolution of [frames, C, H, W] reads and writes as [frames, H, W, C] in memory. A transpose to that order
-and a reshape from there are therefore descriptions to it, as regrouping [frames, C, H, W] is to others; whereas
-regrouping [frames, C, H, W] itself makes it bring the whole value into another order, and back before the next
+OpenVINO keeps what a convolution of [frames, C, H, W] reads and writes as [frames, H, W, C] in memory. A transpose to
+that order and a reshape from there are therefore descriptions to it, as regrouping [frames, C, H, W] is to others;
+whereas regrouping [frames, C, H, W] itself makes it bring the whole value into another order, and back before the next
 convolution. So what lies on either side of a regrouping here is the same memory in the runtime:
 
     conv2d [T, C, H, W] → permute [T, H, W, C] → reshape [T, H·W·C] → … → reshape, permute → conv2d
@@ -23,7 +23,7 @@ _C_AXIS, T_AXIS, _VIDEO = 1, 2, 5
 
 
 def is_plane(packing: Packing) -> bool:
-    """Whether a clip (N, C, T, H, W) lies as a 2-D convolution has it: four physical axes, channels alone the second."""
+    """Whether a clip (N, C, T, H, W) lies as a 2-D convolution has it: four axes, the second channels alone."""
     groups = packing.physical
     channels = packing.logical[_C_AXIS] if len(packing.logical) == _VIDEO else ()
     return len(groups) == MAX_RANK and bool(channels) and groups[1] == channels

@@ -155,7 +155,7 @@ def test_the_number_of_convolutions_is_that_of_the_formulation(force):
         ("winograd-split", 4),
         ("winograd-split-4", 6),
         ("padded", 3),
-        ("ranges", 9),
+        ("ranges", 7),
         ("folded", 1),
     ):
         force(formulation)

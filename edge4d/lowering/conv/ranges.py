@@ -1,4 +1,4 @@
-"""Formulation `ranges`: `taps` without filling up: results that see every tap, those before and those after, then joined.
+"""Formulation `ranges`: `taps` without filling up: results that see every tap, those before, those after, joined.
 
     y[o] = bias + Σ_k conv2d(x[o + k − p], w[:, :, k])                       over k with 0 ≤ o + k − p < T
 

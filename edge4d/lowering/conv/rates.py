@@ -52,6 +52,6 @@ RATES: dict[str, Rates | NpuRates] = {
 """By runtime. Those of CPUs: some 100 measurements each on one core of an AMD EPYC with AVX-512; half of them are
 predicted within 1.10 (ONNX Runtime) and 1.16 times (OpenVINO). Depthwise products that fit the vector units take little
 time beside what is moved for them. `rowed` and `weights` of ONNX Runtime were set by hand afterwards, after about 80
-measurements of processor time, the others held fixed. OpenVINO's were fitted on a machine busy with other work, so that
-their proportions count alone; there `grouped`, `depthwise`, `ragged` and `calls` were set by hand, `rowed` is a guess that
-nothing uses."""
+measurements of processor time, the others held fixed. OpenVINO's were fitted on a machine busy with other work, so
+that their proportions count alone; there `grouped`, `depthwise`, `ragged` and `calls` were set by hand, `rowed` is a
+guess that nothing uses."""

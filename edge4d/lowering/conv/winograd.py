@@ -202,7 +202,9 @@ def _rewrite_apart(b: Builder, spec: ConvSpec, products: Products) -> Operand:
     weight, bias = _weight(b, spec, products), spec.bias
     made: list[Operand] = []
     for j, part in enumerate(split_axis(b, x, T_AXIS, [tiles] * groups)):
-        own: Operand = b.lower(aten.narrow.default, weight, 0, j * spec.shape[1], spec.shape[1], name=f"{weight.name}{j}")
+        own: Operand = b.lower(
+            aten.narrow.default, weight, 0, j * spec.shape[1], spec.shape[1], name=f"{weight.name}{j}"
+        )
         made.append(frames_conv2d(b, plane_spec(spec, part, own, bias if j == 1 else None)))
     results = products.results.unflatten(1, (tiles, groups)).transpose(1, 2).flatten(1, 2)
     return matrix_product(b, concat(b, made, T_AXIS), T_AXIS, results, "winograd.results")
