@@ -139,7 +139,7 @@ def _slice(node: fx.Node) -> Call:
 
 def _split(node: fx.Node) -> Call:
     x, sizes, dim = node.args
-    return "Split", [*_named(x), list(sizes)], {"axis": dim}  # type: ignore[call-overload]
+    return "Split", [*_named(x), list(sizes)], {"axis": dim}  # type: ignore[arg-type]
 
 
 def _pad(node: fx.Node) -> Call:

@@ -60,15 +60,16 @@ def activations_before_joins(graph: fx.Graph) -> int:
 
 def _activated(node: fx.Node) -> Any:
     """The join of which a node is the activation, if nothing else uses it; else None."""
+    args: tuple[Any, ...] = node.args
     users = 1
     if node.target in _ACTIVATIONS:
-        join = node.args[0]
-    elif node.target is aten.mul.Tensor and all(isinstance(arg, fx.Node) for arg in node.args):
-        gates = [arg for arg in node.args if arg.target is _SIGMOID and len(arg.users) == 1]
+        join = args[0]
+    elif node.target is aten.mul.Tensor and all(isinstance(arg, fx.Node) for arg in args):
+        gates = [arg for arg in args if arg.target is _SIGMOID and len(arg.users) == 1]
         if len(gates) != 1:
             return None
         join, users = gates[0].args[0], 2
-        if join not in node.args:
+        if join not in args:
             return None
     else:
         return None

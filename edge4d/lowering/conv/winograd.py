@@ -197,7 +197,7 @@ def _rewrite(b: Builder, spec: ConvSpec, products: Products) -> Operand:
 def _rewrite_apart(b: Builder, spec: ConvSpec, products: Products) -> Operand:
     """One Conv2d for each group: with channels last in memory those of one group of products are not neighbours."""
     groups, tiles = products.groups, products.count // products.groups
-    by_group = products.inputs.unflatten(0, (tiles, groups)).transpose(0, 1).flatten(0, 1)
+    by_group = products.inputs.view(tiles, groups, -1).transpose(0, 1).flatten(0, 1)
     x = matrix_product(b, spec.x, T_AXIS, by_group, "winograd.inputs")
     weight, bias = _weight(b, spec, products), spec.bias
     made: list[Operand] = []
@@ -206,7 +206,7 @@ def _rewrite_apart(b: Builder, spec: ConvSpec, products: Products) -> Operand:
             aten.narrow.default, weight, 0, j * spec.shape[1], spec.shape[1], name=f"{weight.name}{j}"
         )
         made.append(frames_conv2d(b, plane_spec(spec, part, own, bias if j == 1 else None)))
-    results = products.results.unflatten(1, (tiles, groups)).transpose(1, 2).flatten(1, 2)
+    results = products.results.view(-1, tiles, groups).transpose(1, 2).flatten(1, 2)
     return matrix_product(b, concat(b, made, T_AXIS), T_AXIS, results, "winograd.results")
 
 
