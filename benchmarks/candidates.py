@@ -55,13 +55,15 @@ def clips_of(case: Case, seed: int) -> tuple[Tensor, ...]:
     return find(case.model).inputs(seed, batch=case.batch)
 
 
-def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path) -> dict[str, Path]:
+def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: str = "onnxruntime") -> dict[str, Path]:
     """Write every candidate of one network.
 
     Args:
         network: in evaluation mode; all candidates are made of this very module.
         args: its inputs.
         folder: where the files go.
+        runtime: what all but eager PyTorch run on, and what `EDGE4D_FOR` is made for; for another than ONNX Runtime
+            the ONNX files are built, native ones too.
 
     Returns:
         Candidate to file, the reference first.
@@ -69,14 +71,26 @@ def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path) -> dict[str
     makers = {
         NATIVE: ("native_5d.onnx", write_native),
         EDGE4D: ("edge4d_4d.onnx", _edge4d),
-        EDGE4D_FOR: ("edge4d_4d_for.onnx", partial(_edge4d, runtime="onnxruntime")),
+        EDGE4D_FOR: ("edge4d_4d_for.onnx", partial(_edge4d, runtime=runtime)),
         EAGER: ("eager.pt2", write_eager),
     }
     files = {}
     for name, (file, maker) in makers.items():
         files[name] = folder / file
         maker(network, args, files[name])
+        if runtime != "onnxruntime" and name != EAGER:
+            files[name] = _built(files[name], runtime)
     return files
+
+
+def _built(path: Path, runtime: str) -> Path:
+    """The engine beside an ONNX file; nobody holds the rank of a native one against a limit."""
+    from edge4d import exporters
+
+    exporter = exporters.get(runtime)
+    engine = path.with_suffix(exporter.suffixes[0])
+    exporter.build(path, engine, max_rank=None)
+    return engine
 
 
 def check(network: nn.Module, files: Mapping[str, Path], sets: Sequence[tuple[Tensor, ...]]) -> dict[str, ParityReport]:
@@ -120,7 +134,7 @@ def write_eager(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> Non
 
 
 def _opened(path: Path) -> tuple[Any, Any]:
-    if path.suffix == ".onnx":
+    if path.suffix != ".pt2":
         from edge4d.artifact import open as open_artifact
 
         opened = open_artifact(path)
