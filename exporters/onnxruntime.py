@@ -38,8 +38,8 @@ _PROVIDERS = (
 _LARGEST_ORT = 2**31 - 1
 """Bytes that the flat buffer of an .ort file can hold."""
 _BESIDE_ABOVE = 2**24
-"""Bytes of a model above which its engine's weights lie beside the ``.onnx``, from where the system maps them: within the
-protobuf ONNX Runtime reads and copies them, and needs memory for both."""
+"""Bytes of a model above which its engine's weights lie beside the ``.onnx``, from where the system maps them: within
+the protobuf ONNX Runtime reads and copies them, and needs memory for both."""
 _SHOWN = 5
 
 
@@ -134,8 +134,8 @@ class OnnxRuntime:
         """Write the graph as ONNX Runtime optimises it, as ``.onnx`` or, by `output`'s suffix, ``.ort``.
 
         Weights of more than 16 MB, and those that lie beside the model, lie beside the ``.onnx`` (``OUTPUT.data``),
-        from where they are mapped. By default the engine holds the layouts of this kind of processor (level ``all``), which
-        `open` checks; one of level ``extended`` runs anywhere, and ONNX Runtime copies its weights where it is opened.
+        from where they are mapped. By default the engine holds the layouts of this kind of processor (level ``all``),
+        which `open` checks; one of level ``extended`` runs anywhere, and ONNX Runtime copies its weights there.
         The optimised graph goes through the gate, and the result is opened before it is published.
         """
         model_path, output = Path(model_path), Path(output)
