@@ -45,6 +45,7 @@ def table(rows: Sequence[Row]) -> str:
         "network",
         "`--for`",
         "seconds",
+        "of the processor",
         "target",
         "peak MiB",
         "target",
