@@ -163,7 +163,10 @@ class _Worker:
         return self
 
     def load(self, order: Mapping[str, Any]) -> None:
-        facts = self._ask({"do": "describe", "path": order["path"]}, "to look at the file")
+        # In a process of its own: to look at a file may take the memory of all its weights, and the peak of this one is
+        # to be that of the runtime.
+        with _Worker(self._samples, self._threads, self._limit) as other:
+            facts = other._ask({"do": "describe", "path": order["path"]}, "to look at the file")
         if facts is not None:
             self._samples.facts = {key: facts[key] for key in _FACTS}
         answer = self._ask({"do": "load", **order}, "to load")

@@ -68,7 +68,10 @@ def worst_error(got, expected) -> float:
             continue
         assert torch.isfinite(w).all(), "the reference itself is not finite"
         assert torch.isfinite(g).all(), "the result is not finite"
-        spread = (w.max() - w.min()).item() or w.abs().max().item() or 1.0
+        magnitude = w.abs().max().item() or 1.0
+        spread = (w.max() - w.min()).item()
+        if spread <= 64 * torch.finfo(w.dtype).eps * magnitude:  # sums of a softmax: the range is rounding alone
+            spread = magnitude
         worst = max(worst, (g - w).abs().max().item() / spread)
     return worst
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from edge4d.lowering.axis import concat, split_axis
+from edge4d.lowering.conv.combining import combined
 from edge4d.lowering.conv.cook_toom import POINTS, fast_filter
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
@@ -216,8 +217,7 @@ def _weight(b: Builder, spec: ConvSpec, products: Products) -> Const:
     assert isinstance(weight, Const)
 
     def make() -> Tensor:
-        combined = torch.einsum("jk,sckhw->jschw", products.weights, weight.tensor.double())
-        return combined.flatten(0, 1).to(weight.dtype)
+        return combined(products.weights, weight.tensor, T_AXIS).flatten(0, 1)
 
     return b.derive(weight, ("winograd", _key(products)), make, f"{weight.name}.winograd")
 
