@@ -1,10 +1,12 @@
-"""Sampling at computed coordinates: a plane by its own operator, a volume by one gather of rows.
+"""Sampling at computed coordinates: a plane by its own operator, a volume by gathers of rows.
 
-For a volume, the eight corners are one Gather of rows (N·D·H·W, C) at 8·N·D'·H'·W' places, weighted and summed.
+For a volume, the eight corners are one Gather of rows (N·D·H·W, C) at 8·N·D'·H'·W' places, weighted and summed; for a
+large one they are read one by one, since all of them together would be eight times the result.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
 aten = torch.ops.aten
+
+AT_ONCE = 2**24
+"""Elements of all corners together up to which they are read at once, which is faster and takes fewer nodes."""
 
 _NEAREST, _BICUBIC = 1, 2
 _ZEROS, _BORDER, _REFLECTION = 0, 1, 2
@@ -79,16 +84,40 @@ def _volume(b: Builder, spec: SampleSpec) -> Operand:
     grid = b.lower(aten.permute.default, b.lower(aten.reshape.default, spec.grid, [n * count, 3]), [1, 0])
     ends = _ends(b, _positions(b, _laid_out(b, grid), spec), spec)
     places = [_in_rows(b, place, spec, sizes, n, count) for place, _ in ends]
-    sample = select_places(b, rows, 0, _corners(b, places, aten.add.Tensor))
     weights = [weight for _, weight in ends if weight is not None]
-    if weights:
-        corners = 2**3
-        weight = b.lower(aten.reshape.default, _corners(b, weights, aten.mul.Tensor), [corners, n * count, 1])
-        sample = b.lower(aten.reshape.default, sample, [corners, n * count, c])
-        sample = b.lower(aten.sum.dim_IntList, b.lower(aten.mul.Tensor, sample, weight), [0], False)
-    total = b.lower(aten.reshape.default, sample, [n, *out, c])
+    whole = len(ends) ** 3 * n * count * max(c, 3) <= AT_ONCE
+    total = (_at_once if whole else _one_by_one)(b, rows, places, weights)
+    total = b.lower(aten.reshape.default, total, [n, *out, c])
     result: Operand = b.lower(aten.permute.default, total, [0, 4, 1, 2, 3])
     return result
+
+
+def _at_once(b: Builder, rows: Operand, places: list[Operand], weights: list[Operand]) -> Operand:
+    """The weighted sum (places, C) of the corners, read by one gather."""
+    sample: Operand = select_places(b, rows, 0, _corners(b, places, aten.add.Tensor))
+    if not weights:
+        return sample
+    corners, count = len(weights) ** 3, places[0].shape[1]
+    weight = b.lower(aten.reshape.default, _corners(b, weights, aten.mul.Tensor), [corners, count, 1])
+    sample = b.lower(aten.reshape.default, sample, [corners, count, rows.shape[1]])
+    total: Operand = b.lower(aten.sum.dim_IntList, b.lower(aten.mul.Tensor, sample, weight), [0], False)
+    return total
+
+
+def _one_by_one(b: Builder, rows: Operand, places: list[Operand], weights: list[Operand]) -> Operand:
+    """The same in an eighth of the memory, by a gather for each corner."""
+
+    def corners(ends: list[Operand], op: OpOverload) -> list[Operand]:
+        by_axis = [[b.lower(aten.select.int, end, 0, 2 - axis) for end in ends] for axis in range(3)]
+        return [b.lower(op, b.lower(op, d, h), w) for d, h, w in itertools.product(*by_axis)]
+
+    samples = [select_places(b, rows, 0, place) for place in corners(places, aten.add.Tensor)]
+    for i, weight in enumerate(corners(weights, aten.mul.Tensor) if weights else []):
+        samples[i] = b.lower(aten.mul.Tensor, samples[i], b.lower(aten.unsqueeze.default, weight, 1))
+    total = samples[0]
+    for sample in samples[1:]:
+        total = b.lower(aten.add.Tensor, total, sample)
+    return total
 
 
 def _laid_out(b: Builder, x: Operand) -> Operand:

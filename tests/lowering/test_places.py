@@ -11,6 +11,7 @@ from torch import nn
 
 from edge4d.errors import LoweringError
 from edge4d.lowered import lower
+from edge4d.lowering import sampling
 from tests.lowering.harness import Fn, lowered_equals_eager, ops_of
 
 
@@ -134,8 +135,11 @@ def test_an_embedding_of_computed_tokens():
 CORNERS = list(itertools.product(("bilinear", "nearest"), ("zeros", "border", "reflection"), (True, False)))
 
 
+@pytest.mark.parametrize(("at_once", "gathers"), [(2**24, 6 * 2), (0, 6 * (8 + 1))])
 @pytest.mark.parametrize("shape", [(1, 2, 3, 4, 5), (2, 3, 1, 4, 2)])
-def test_sampling_a_volume(shape):
+def test_sampling_a_volume(shape, at_once, gathers, monkeypatch):
+    monkeypatch.setattr(sampling, "AT_ONCE", at_once)
+
     def every_way(x, grid):
         return {
             f"{mode}_{padding}_{corners}": F.grid_sample(x, grid, mode, padding, corners)
@@ -143,7 +147,7 @@ def test_sampling_a_volume(shape):
         }
 
     lowered = lowered_equals_eager(Fn(every_way), clip(*shape), clip(shape[0], 2, 3, 4, 3, seed=1) * 1.5)
-    assert ops_of(lowered).count("aten.index_select.default") == 6 * 2  # one for all corners
+    assert ops_of(lowered).count("aten.index_select.default") == gathers
 
 
 def test_sampling_frames():
