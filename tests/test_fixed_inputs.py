@@ -11,8 +11,8 @@ from torch import nn
 
 import edge4d
 from edge4d.capture import capture
+from edge4d.dry_run import plan_report
 from edge4d.errors import CaptureError, UsageError
-from edge4d.exporting import plan_report
 from edge4d.fixed_inputs import fix_inputs, fixed_of, parse_fixes, part_of
 
 

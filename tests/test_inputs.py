@@ -14,9 +14,9 @@ import edge4d
 from edge4d.checking import check_parity
 from edge4d.cli import main
 from edge4d.clips import Pixels, load_clips
+from edge4d.dry_run import plan_report
 from edge4d.errors import UsageError, ValidationError
 from edge4d.evaluating import evaluate
-from edge4d.exporting import plan_report
 from edge4d.intake import Intake, Normalize
 from edge4d.intake_options import Asked
 from edge4d.ports import Port

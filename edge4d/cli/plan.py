@@ -67,7 +67,7 @@ def command(
         edge4d plan model.pt2 --autotune openvino
         edge4d plan model.pt2 --json | jq '.layers[] | select(.becomes == null)'
     """
-    from edge4d.exporting import plan_report
+    from edge4d.dry_run import plan_report
     from edge4d.fixed_inputs import parse_fixes
 
     report = plan_report(

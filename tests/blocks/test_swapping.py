@@ -14,8 +14,8 @@ from edge4d import blocks
 from edge4d.blocks.base import Block
 from edge4d.blocks.choice import Choice
 from edge4d.distance import distances
+from edge4d.dry_run import plan_report
 from edge4d.errors import UsageError
-from edge4d.exporting import plan_report
 from edge4d.swapping import swap_with_report
 
 
