@@ -32,7 +32,7 @@ def case_like(seed=0, count=24):
 @pytest.mark.parametrize("labels", [False, True])
 def test_a_run_is_recorded_with_its_curve(tmp_path, labels):
     case, said = case_like(), []
-    found = tune_budget.tune_one(case, "p3d-a", labels=labels, minutes=10, folder=tmp_path, seed=0, told=said.append)
+    found = tune_budget.tune_one(case, "p3d-a", labels=labels, minutes=0.1, folder=tmp_path, seed=0, told=said.append)
     assert set(found) == {"top1", "top1_int8", "curve", "steps", "ended", "seconds"}
     assert found["curve"][0]["step"] == 0
     assert [point["seconds"] for point in found["curve"]] == sorted(point["seconds"] for point in found["curve"])

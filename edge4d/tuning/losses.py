@@ -84,6 +84,7 @@ def losses(
     student_layers: Mapping[str, Sequence[Tensor]],
     labels: Tensor | None,
     temperature: float,
+    plain: Tensor | None = None,
 ) -> Losses:
     """Compare one batch.
 
@@ -92,6 +93,7 @@ def losses(
         teacher_layers, student_layers: of `layer_outputs`.
         labels: (N,), or None.
         temperature: τ.
+        plain: (N,), bool: clips whose label is theirs; the others count 0 in the labels' part. None for all.
     """
     pairs = [
         _relative(s, t)
@@ -104,7 +106,7 @@ def losses(
     return Losses(
         torch.stack(pairs).mean() if pairs else nothing,
         torch.stack(outputs).mean(),
-        None if labels is None else F.cross_entropy(scores_of(student).float(), labels),
+        None if labels is None else _labels(scores_of(student), labels, plain),
     )
 
 
@@ -123,6 +125,12 @@ def _output(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
         return _relative(student, teacher)
     s, t = (F.log_softmax(side.float() / temperature, 1) for side in (student, teacher))
     return F.kl_div(s, t, log_target=True, reduction="batchmean") * temperature**2
+
+
+def _labels(scores: Tensor, labels: Tensor, plain: Tensor | None) -> Tensor:
+    """Mean over all clips, so that a batch is worth the same in one piece or in several."""
+    each = F.cross_entropy(scores.float(), labels, reduction="none")
+    return (each if plain is None else each * plain).mean()
 
 
 def _relative(student: Tensor, teacher: Tensor) -> Tensor:
