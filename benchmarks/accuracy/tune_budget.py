@@ -104,6 +104,7 @@ def tune_one(
     from edge4d.artifact import open as open_artifact
     from edge4d.swapping import swap
     from edge4d.tuning.checkpoints import checkpoint_path
+    from edge4d.tuning.layout import channels_last
     from edge4d.tuning.options import TuneOptions
 
     data = folder / ("clips.npz" if labels else "clips.npy")
@@ -129,6 +130,7 @@ def tune_one(
     )
     seconds = time.monotonic() - begun
     student = swap(case.network, block).eval()
+    channels_last(student)  # sooner measured
     curve = []
     for at, step, weights in snapshots.kept:
         student.load_state_dict(weights)

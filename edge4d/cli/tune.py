@@ -49,7 +49,7 @@ def command(
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps, instead of --epochs.")] = None,
     batch: Annotated[int, typer.Option("--batch", help="Clips a step, over all processes.")] = 16,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Parts of a batch, to save memory.")] = 1,
-    rate: Annotated[float, typer.Option("--rate", help="Peak learning rate.")] = 1e-3,
+    rate: Annotated[float, typer.Option("--rate", help="Peak learning rate.")] = 3e-3,
     vary: Annotated[
         str | None,
         typer.Option("--vary", metavar="KINDS", help="How clips vary: mirror,reverse,shift; flip, turn; none."),

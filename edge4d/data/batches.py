@@ -36,14 +36,14 @@ class Batch:
         clips: (N, C, T, H, W), float32; N may be 0.
         labels: (N,), int64; None without labels.
         indices: (N,) of the clips in their source.
-        plain: (N,), bool: whether a clip is as it was read, and not a `Variation` of it, whose label is unknown.
+        labelled: (N,), bool: whether its label holds for a clip as it was varied, see `Variation.keeps_label`.
         failed: (name, reason) of clips that could not be read.
     """
 
     clips: Tensor
     labels: Tensor | None
     indices: tuple[int, ...]
-    plain: Tensor
+    labelled: Tensor
     failed: tuple[tuple[str, str], ...]
 
 
@@ -77,7 +77,7 @@ class _Read:
     clip: Tensor | None
     label: int | None
     index: int
-    plain: bool
+    labelled: bool
     failed: tuple[tuple[str, str], ...]
 
 
@@ -97,22 +97,22 @@ class _Reading(Dataset[Any]):
                 failed.append((self.source.name(index), error.message))
                 continue
             variation = item.vary.draw(item.view.seed, clip.shape) if item.view.seed else Variation()
-            return _Read(variation.of(clip), self.source.label(index), index, variation.plain, tuple(failed))
+            return _Read(variation.of(clip), self.source.label(index), index, variation.keeps_label, tuple(failed))
         return _Read(None, None, item.index, True, tuple(failed))
 
 
 def _collate(items: Sequence[_Read]) -> Batch:
     good = [item for item in items if item.clip is not None]
     failed = tuple(entry for item in items for entry in item.failed)
-    plain = torch.tensor([item.plain for item in good], dtype=torch.bool)
+    labelled = torch.tensor([item.labelled for item in good], dtype=torch.bool)
     if not good:
-        return Batch(torch.empty(0), None, (), plain, failed)
+        return Batch(torch.empty(0), None, (), labelled, failed)
     labels = [item.label for item in good if item.label is not None]
     return Batch(
         torch.stack([item.clip for item in good if item.clip is not None]),
         torch.tensor(labels) if len(labels) == len(good) else None,
         tuple(item.index for item in good),
-        plain,
+        labelled,
         failed,
     )
 

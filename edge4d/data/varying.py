@@ -39,9 +39,9 @@ class Variation:
     shift: tuple[int, int] = (0, 0)
 
     @property
-    def plain(self) -> bool:
-        """Whether it changes nothing."""
-        return self == Variation()
+    def keeps_label(self) -> bool:
+        """Whether a clip is of its class all the same: it was moved at most."""
+        return not (self.mirror or self.flip or self.turn or self.reverse)
 
     def of(self, clip: Tensor) -> Tensor:
         """The clip (C, T, H, W) in this view; the same shape."""
@@ -66,11 +66,11 @@ class Vary:
 
     Attributes:
         kinds: some of `KINDS`; none leaves every clip as it is.
-        plain: the chance that a clip stays as it is all the same.
+        labelled: the chance that a clip is shifted at most, so that its label holds; others may keep theirs by chance.
     """
 
     kinds: tuple[str, ...] = ()
-    plain: float = 0.0
+    labelled: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for a word that is none of `KINDS`."""
@@ -87,9 +87,10 @@ class Vary:
         """
         rng = np.random.default_rng((*seed, _STREAM))
         chance = rng.random(1 + len(KINDS))  # always as many, so that one kind more leaves the others as they were
-        if chance[0] < self.plain:
-            return Variation()
-        coin = {kind: kind in self.kinds and bool(value < 0.5) for kind, value in zip(KINDS, chance[1:], strict=True)}
+        likely = 0.0 if chance[0] < self.labelled else 0.5
+        coin = {
+            kind: kind in self.kinds and bool(value < likely) for kind, value in zip(KINDS, chance[1:], strict=True)
+        }
         far = [size // _FARTHEST if "shift" in self.kinds else 0 for size in shape[2:]]
         down, right = (int(rng.integers(-most, most + 1)) for most in far)
         turn = coin["turn"] and shape[2] == shape[3]

@@ -36,7 +36,7 @@ class Weights:
         temperature: τ of the outputs' part.
     """
 
-    layers: float = 1.0
+    layers: float = 0.1
     outputs: float = 1.0
     labels: float = 0.0
     temperature: float = 2.0
@@ -84,7 +84,7 @@ def losses(
     student_layers: Mapping[str, Sequence[Tensor]],
     labels: Tensor | None,
     temperature: float,
-    plain: Tensor | None = None,
+    labelled: Tensor | None = None,
 ) -> Losses:
     """Compare one batch.
 
@@ -93,7 +93,7 @@ def losses(
         teacher_layers, student_layers: of `layer_outputs`.
         labels: (N,), or None.
         temperature: τ.
-        plain: (N,), bool: clips whose label is theirs; the others count 0 in the labels' part. None for all.
+        labelled: (N,), bool: clips whose label is theirs; the others count 0 in the labels' part. None for all.
     """
     pairs = [
         _relative(s, t)
@@ -106,7 +106,7 @@ def losses(
     return Losses(
         torch.stack(pairs).mean() if pairs else nothing,
         torch.stack(outputs).mean(),
-        None if labels is None else _labels(scores_of(student), labels, plain),
+        None if labels is None else _labels(scores_of(student), labels, labelled),
     )
 
 
@@ -127,10 +127,10 @@ def _output(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return F.kl_div(s, t, log_target=True, reduction="batchmean") * temperature**2
 
 
-def _labels(scores: Tensor, labels: Tensor, plain: Tensor | None) -> Tensor:
+def _labels(scores: Tensor, labels: Tensor, labelled: Tensor | None) -> Tensor:
     """Mean over all clips, so that a batch is worth the same in one piece or in several."""
     each = F.cross_entropy(scores.float(), labels, reduction="none")
-    return (each if plain is None else each * plain).mean()
+    return (each if labelled is None else each * labelled).mean()
 
 
 def _relative(student: Tensor, teacher: Tensor) -> Tensor:

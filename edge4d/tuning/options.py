@@ -42,7 +42,7 @@ class TuneOptions:
         amp: ``bf16`` or ``fp16`` autocast, ``off``, or ``auto``: bf16 on a GPU that has it, off elsewhere.
         held_out: share of the clips that is measured on and not learned from, when there is no other set for that.
         vary: in which ways clips are changed, see `edge4d.data.varying.KINDS`; () leaves them as they are.
-        plain: share of the clips that stay as they are when there are labels, which hold for these alone.
+        labelled: share of the clips that are shifted at most, where labels are learned from: these keep theirs.
         every: steps between measurements; None for a pass over the clips, or a twentieth of the run if that is less
             (of the budget, if that decides).
         patience: measurements without progress after which the run ends.
@@ -56,7 +56,7 @@ class TuneOptions:
     steps: int | None = None
     batch: int = 16
     accumulate: int = 1
-    rate: float = 1e-3
+    rate: float = 3e-3
     decay: float = 1e-4
     warmup: float = 0.05
     clip: float = 5.0
@@ -67,7 +67,7 @@ class TuneOptions:
     amp: str = "auto"
     held_out: float = 0.1
     vary: tuple[str, ...] = ("mirror", "reverse", "shift")
-    plain: float = 0.5
+    labelled: float = 0.5
     every: int | None = None
     patience: int = 6
     budget: float | None = None
@@ -96,8 +96,8 @@ class TuneOptions:
         for name in ("held_out", "ema", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least 0 and less than 1")
-        if not 0 < self.plain <= 1:
-            raise UsageError(f"plain is {self.plain}, expected more than 0 and at most 1")
+        if not 0 < self.labelled <= 1:
+            raise UsageError(f"labelled is {self.labelled}, expected more than 0 and at most 1")
         Vary(self.vary)  # refuses unknown words
 
     def steps_for(self, clips: int) -> int | None:
@@ -111,7 +111,7 @@ class TuneOptions:
     @property
     def varying(self) -> Vary:
         """How clips are changed: all of them, unless labels are to be learned from as well."""
-        return Vary(self.vary, self.plain if self.weights.labels else 0.0)
+        return Vary(self.vary, self.labelled if self.weights.labels else 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

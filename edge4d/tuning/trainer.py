@@ -229,8 +229,8 @@ class Trainer:
             with torch.no_grad():
                 target = self.teacher(clips)
             output = student(clips)
-        weights, plain = self.options.weights, batch.plain.to(device)
-        return losses(target, output, wanted, given, labels, weights.temperature, plain).total(weights)
+        weights, labelled = self.options.weights, batch.labelled.to(device)
+        return losses(target, output, wanted, given, labels, weights.temperature, labelled).total(weights)
 
     def _diverged(self, batch: Batch, loss: float) -> None:
         """Name the first layer whose output is no longer finite."""
