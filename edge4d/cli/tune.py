@@ -51,9 +51,9 @@ def command(
     accumulate: Annotated[int, typer.Option("--accumulate", help="Parts of a batch, to save memory.")] = 1,
     rate: Annotated[float, typer.Option("--rate", help="Peak learning rate.")] = 3e-3,
     vary: Annotated[
-        str | None,
-        typer.Option("--vary", metavar="KINDS", help="How clips vary: mirror,reverse,shift; flip, turn; none."),
-    ] = None,
+        str,
+        typer.Option("--vary", metavar="KINDS", help="How clips vary; also flip, turn; or none."),
+    ] = "mirror,reverse,shift",
     patience: Annotated[int, typer.Option("--patience", help="Measurements without progress before the end.")] = 6,
     norms: Annotated[
         str,
@@ -106,7 +106,7 @@ def command(
         norms=norms,
         trained=trained,
         amp=amp,
-        **({} if vary is None else {"vary": parse_kinds(vary)}),
+        vary=parse_kinds(vary),
         budget=parse_duration(budget) if budget is not None else None,
         workers=workers,
         seed=seed,
