@@ -134,6 +134,7 @@ def _labels(scores: Tensor, labels: Tensor, labelled: Tensor | None) -> Tensor:
 
 
 def _relative(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over clips of ‖s − t‖² / ‖t‖²."""
-    s, t = student.float().flatten(1), teacher.float().flatten(1)
-    return ((s - t).square().sum(1) / (t.square().sum(1) + _EPSILON)).mean()
+    """Mean over clips of ‖s − t‖² / ‖t‖²; not flattened, which would copy what lies channels last."""
+    s, t = (side.float() if side.dim() > 1 else side.float().unsqueeze(1) for side in (student, teacher))
+    axes = tuple(range(1, s.dim()))
+    return ((s - t).square().sum(axes) / (t.square().sum(axes) + _EPSILON)).mean()

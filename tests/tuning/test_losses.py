@@ -66,6 +66,11 @@ def test_outputs_that_are_no_classes_are_compared_as_layers_are():
     assert float(found.layers) == 0
 
 
+def test_one_number_a_clip_is_compared_clip_by_clip():
+    found = losses(TEACHER[:, 0], STUDENT[:, 0], {}, {}, None, 2.0)
+    assert float(found.outputs) == pytest.approx(float(((STUDENT - TEACHER)[:, 0] / TEACHER[:, 0]).square().mean()))
+
+
 def test_a_layer_called_twice_counts_twice():
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
     shared = torch.nn.Sequential(model[0], model[0])
