@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.artifact import in_type
 from edge4d.errors import Edge4dError, LoadError, UsageError
 from edge4d.intake import PIXELS
+from edge4d.port_arrays import in_type
 from edge4d.ports import Port
 
 if TYPE_CHECKING:

@@ -369,7 +369,7 @@ def _export(
     profile: Profile | None,
     max_error: float,
 ) -> ExportReport:
-    from edge4d.artifact import describe, pack
+    from edge4d.describing import describe
     from edge4d.export_parity import CHECKED_CLIPS, check_numbers, inputs_for
     from edge4d.exporters.onnx import to_onnx
     from edge4d.exporters.open_batch import open_batch
@@ -377,6 +377,7 @@ def _export(
     from edge4d.exporters.writing import write_artifact
     from edge4d.lowered import lower
     from edge4d.lowering.taking import FOLDS
+    from edge4d.port_arrays import pack
     from edge4d.validators.rank import check_rank
     from edge4d.widening import check_runnable, float_types, own_precision, widen
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.artifact import in_type
 from edge4d.errors import UsageError
+from edge4d.port_arrays import in_type
 from edge4d.source_layers import layer_names, source_layers
 
 if TYPE_CHECKING:

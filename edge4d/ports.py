@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge4d.intake import Intake
 
-__all__ = ["OPEN", "Port", "shape_text"]
+__all__ = ["OPEN", "Port", "fits", "ports_text", "shape_text", "sizes_text"]
 
 OPEN = -1
 """Stands in a shape for a size that the graph leaves open."""
@@ -63,3 +63,18 @@ class Port:
 def shape_text(shape: tuple[int, ...]) -> str:
     """A shape as people read it: ``Nx3x16x112x112``."""
     return "x".join("N" if size == OPEN else str(size) for size in shape)
+
+
+def sizes_text(shape: Sequence[int]) -> str:
+    """A shape in a message about what fits: ``1x3x?x112x112``, ``()`` for a scalar."""
+    return "x".join("?" if size == OPEN else str(size) for size in shape) or "()"
+
+
+def ports_text(ports: Iterable[Port]) -> str:
+    """Ports with their logical shapes, for messages."""
+    return ", ".join(f"{port.name} {sizes_text(port.shape)}" for port in ports) or "none"
+
+
+def fits(shape: Sequence[int], declared: Sequence[int]) -> bool:
+    """Whether a shape is the declared one; an open size takes any."""
+    return len(shape) == len(declared) and all(d in (s, OPEN) for s, d in zip(shape, declared, strict=True))

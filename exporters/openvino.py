@@ -120,7 +120,7 @@ class OpenVino:
 
 def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
     """Convert, gate, compile, save; see `edge4d.exporters.assembling.Compiler`."""
-    from edge4d.artifact import metadata_of, ports_of
+    from edge4d.describing import metadata_of, ports_of
     from edge4d.validators.reading import read_model
 
     ov: Any = importlib.import_module("openvino")

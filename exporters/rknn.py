@@ -228,7 +228,7 @@ class _Facts:
     max_rank: int | None
 
     def __call__(self, made: Mapping[str, Any], model_path: Path) -> dict[str, Any]:
-        from edge4d.artifact import metadata_of, ports_of
+        from edge4d.describing import metadata_of, ports_of
         from edge4d.validators.reading import read_model
 
         proto = read_model(model_path)

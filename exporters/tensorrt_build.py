@@ -37,7 +37,7 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compile(order: Mapping[str, Any]) -> dict[str, Any]:
-    from edge4d.artifact import metadata_of
+    from edge4d.describing import metadata_of
     from edge4d.validators.reading import read_model
 
     options, runtime = order["options"], order["runtime"]

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge4d.artifact import describe
+from edge4d.describing import describe
 from edge4d.ports import Port
 
 PATTERN = "n c t h w -> (n t) c h w"

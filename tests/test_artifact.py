@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from edge4d.artifact import attach, describe, metadata_of, open, pack, ports_of, unpack
+from edge4d.artifact import open
+from edge4d.describing import attach, describe, metadata_of, ports_of
 from edge4d.errors import PackingError, UsageError, ValidationError
 from edge4d.patterns import parse_pattern
+from edge4d.port_arrays import pack, unpack
 from edge4d.ports import Port
 from tests.onnx_models import CLIP, RESULT, artifact, expected, plain, save
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -61,7 +62,7 @@ class View:
     crops: int = 1
 
 
-class Source:
+class Source(ABC):
     """Clips by number.
 
     Attributes:
@@ -74,24 +75,24 @@ class Source:
     skipped: Sequence[tuple[str, str]] = ()
     fixed: bool = False
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def name(self, index: int) -> str:
         """For messages: a file, or an array's row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def label(self, index: int) -> int | None:
         """The clip's class; None without labels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, index: int, view: View) -> Tensor:
         """One clip (C, T, H, W), float32, normalised.
 
         Raises:
             ClipUnreadable: this one cannot be read.
         """
-        raise NotImplementedError
 
 
 class Part(Source):

@@ -12,29 +12,17 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
 
 from edge4d.capture import Captured
-from edge4d.errors import InternalError
 from edge4d.lowering.boundaries import take_over
+from edge4d.lowering.calls import argument
+from edge4d.lowering.conv.overloads import OVERLOADS, is_transposed
 from edge4d.lowering.values import Const
 
 __all__ = ["fold_batch_norm"]
 
 aten = torch.ops.aten
 
-_CONVS: dict[Any, bool | None] = {
-    aten.convolution.default: None,  # says itself whether it is transposed
-    aten.conv1d.default: False,
-    aten.conv2d.default: False,
-    aten.conv3d.default: False,
-    aten.conv1d.padding: False,
-    aten.conv2d.padding: False,
-    aten.conv3d.padding: False,
-    aten.conv_transpose1d.default: True,
-    aten.conv_transpose2d.input: True,
-    aten.conv_transpose3d.input: True,
-}
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
 _NORMS = (aten._native_batch_norm_legit_no_training.default, aten.batch_norm.default)
 
@@ -57,7 +45,7 @@ def _foldable(norm: fx.Node, constants: Mapping[str, Const]) -> fx.Node | None:
     if norm.op != "call_function" or norm.target not in _NORMS:
         return None
     conv = norm.args[0]
-    if not (isinstance(conv, fx.Node) and conv.target in _CONVS and len(conv.users) == 1):
+    if not (isinstance(conv, fx.Node) and conv.target in OVERLOADS and len(conv.users) == 1):
         return None
     if norm.target is aten.batch_norm.default and argument(norm, "training"):
         return None  # refused later, by its rule
@@ -76,7 +64,7 @@ def _fold(norm: fx.Node, conv: fx.Node, captured: Captured, done: dict[Any, tupl
     weight = constants[argument(conv, "weight").name]
     tensors = (weight, constant(conv, "bias"), *(constant(norm, name) for name in _STATISTICS))
     eps = argument(norm, "eps")
-    transposed = argument(conv, "transposed") if _CONVS[conv.target] is None else bool(_CONVS[conv.target])
+    transposed = is_transposed(conv)
     key = (*(const and id(const.tensor) for const in tensors), eps, transposed, argument(conv, "groups"))
     if key not in done:
         done[key] = _folded(weight, tensors[1], list(tensors[2:]), eps, transposed, argument(conv, "groups"))
@@ -99,15 +87,6 @@ def _fold(norm: fx.Node, conv: fx.Node, captured: Captured, done: dict[Any, tupl
         graph.erase_node(user)  # the others are saved statistics that nobody reads in inference
     norm.replace_all_uses_with(conv)
     graph.erase_node(norm)
-
-
-def argument(node: fx.Node, name: str) -> Any:
-    """A call's argument by its schema name, its default where it is not given."""
-    assert isinstance(node.target, OpOverload)
-    for place, schema in enumerate(node.target._schema.arguments):
-        if schema.name == name:
-            return node.args[place] if place < len(node.args) else node.kwargs.get(name, schema.default_value)
-    raise InternalError(f"{node.target} has no argument {name!r}")
 
 
 def _folded(

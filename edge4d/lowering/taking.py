@@ -19,7 +19,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload
 
-from edge4d.lowering.fold import argument
+from edge4d.lowering.calls import argument
+from edge4d.lowering.conv.overloads import OVERLOADS, is_transposed
 from edge4d.lowering.values import Const
 
 if TYPE_CHECKING:
@@ -36,16 +37,6 @@ where the weights would become too small for the type."""
 
 FOLDS: dict[str, Fold] = {"fp32": "all", "int8": "scale", "fp16": "none"}
 """By the precision that the graph is converted to."""
-
-_CONVS = {
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-    aten.conv3d.padding,
-    aten.convolution.default,
-}
 
 
 def take_in(captured: Captured, fold: Fold) -> None:
@@ -137,9 +128,9 @@ class _Taking:
         return bool(readers) and all(self._conv(reader) for reader in readers)
 
     def _conv(self, reader: fx.Node) -> bool:
-        if reader.op != "call_function" or reader.target not in _CONVS or reader.args[0] is not self.node:
+        if reader.op != "call_function" or reader.target not in OVERLOADS or reader.args[0] is not self.node:
             return False
-        if reader.target is aten.convolution.default and argument(reader, "transposed"):
+        if is_transposed(reader):
             return False
         weight, bias = argument(reader, "weight"), argument(reader, "bias")
         constants = self.captured.constants

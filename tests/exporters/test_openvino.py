@@ -89,7 +89,7 @@ def test_open_sizes_stay_open(tmp_path, timeout):
 def test_names_that_xml_does_not_take_survive(tmp_path):
     from dataclasses import replace
 
-    from edge4d.artifact import describe
+    from edge4d.describing import describe
 
     made = artifact()
     name = 'clip:0/"x" & y'

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 import edge4d
-from edge4d.artifact import open, pack
+from edge4d.artifact import open
 from edge4d.checking import check_parity
 from edge4d.cli import main
 from edge4d.errors import ExportError, UsageError
@@ -23,6 +23,7 @@ from edge4d.exporters.quantizing import to_int8
 from edge4d.exporters.writing import write_model
 from edge4d.lowered import lower
 from edge4d.planning import AVOIDED, Planner
+from edge4d.port_arrays import pack
 from edge4d.sampling import Samples
 from edge4d.subject import Subject
 from edge4d.validators.rank import check_rank

@@ -8,21 +8,18 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge4d.errors import ExportError, RuntimeFailed, UsageError
-from edge4d.validators import fps_native, fps_paths
+from edge4d.errors import UsageError
+from edge4d.validators import fps_paths
 from edge4d.validators.fps import Samples, bench, percentile, summarise
-from edge4d.validators.fps_facts import facts_of, no_copies
 from edge4d.validators.fps_floors import Floors
 from edge4d.validators.fps_paths import bench_paths
 from edge4d.validators.fps_worker import clips_and_frames, peak_rss_mib
-from tests.onnx_models import artifact, five_axes, plain, save
-
-MS = 1_000_000
+from tests.onnx_models import artifact, plain, save
+from tests.validators.timings import four, measured
 
 
 @pytest.fixture
@@ -33,10 +30,6 @@ def model(tmp_path):
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
     monkeypatch.setattr(fps_paths, "_SETTLE_S", 0)
-
-
-def measured(*turns, **others):
-    return Samples(run_ns=[[ms * MS for ms in turn] for turn in turns], clips=2, frames=32, **others)
 
 
 # ---- statistics -------------------------------------------------------------------------------------------------
@@ -80,63 +73,6 @@ def test_a_report_of_nothing_is_not_ok():
     from edge4d.validators.fps import FpsReport
 
     assert not FpsReport((), 1, 0, {}).ok
-
-
-def four(**floors):
-    """A reference of 3200 frames/s, one twice and one half as fast, and one whose runtime is missing."""
-    dead = Samples(failure="x", exit_code=3)
-    gathered = {"ref": measured([10]), "fast": measured([5]), "slow": measured([20]), "dead": dead}
-    return summarise(gathered, rounds=1, warmup=0).held_to(Floors(**floors))
-
-
-@pytest.mark.parametrize(
-    ("floors", "short"),
-    [
-        ({}, []),
-        ({"min_ratio": 1.0}, ["slow", "dead"]),
-        ({"min_ratio": 2.0}, ["slow", "dead"]),
-        ({"min_ratio": 2.5}, ["fast", "slow", "dead"]),
-        ({"min_fps": 1600}, ["dead"]),
-        ({"min_fps": 1601}, ["slow", "dead"]),
-        ({"min_fps": 6401}, ["fast", "slow", "dead"]),
-        ({"min_fps": 1601, "min_ratio": 2.5}, ["slow", "dead", "fast", "slow", "dead"]),
-    ],
-)
-def test_what_is_below_a_floor_or_not_known_falls_short(floors, short):
-    assert [found.name for found in four(**floors).shortfalls] == short
-
-
-def test_a_shortfall_says_got_and_expected():
-    slow, dead = four(min_fps=2000).shortfalls
-    assert slow.to_text() == "slow is too slow: 1600 frames/s, expected at least 2000 frames/s (--min-fps)"
-    assert "dead is too slow: no frames/s (it failed), expected at least 2000" in dead.to_text()
-    slow, _ = four(min_ratio=0.75).shortfalls
-    assert "0.5 times as fast as the reference, expected at least 0.75 times (--min-ratio)" in slow.to_text()
-    told = four(min_fps=2000).to_dict()["floors"]
-    assert told["min_frames_per_s"] == 2000
-    assert told["shortfalls"][0]["got"] == pytest.approx(1600)
-
-
-def test_one_that_is_too_slow_weighs_more_than_a_missing_runtime_and_that_alone_keeps_its_code():
-    assert four().exit_code == 3
-    assert four(min_fps=1).exit_code == 3
-    assert four(min_fps=2000).exit_code == 1
-    assert not four(min_fps=2000).ok
-
-
-def test_a_floor_holds_for_a_reference_that_stands_alone_and_never_for_native_forms():
-    alone = summarise({"ref": measured([10])}, rounds=1, warmup=0)
-    assert [found.name for found in alone.held_to(Floors(min_fps=3201)).shortfalls] == ["ref"]
-    gathered = {"ref": measured([10]), "a": measured([5]), "n": measured([50], is_native=True)}
-    report = summarise(gathered, rounds=1, warmup=0).held_to(Floors(min_fps=3201, min_ratio=1))
-    assert report.ok
-
-
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["min_fps", "min_ratio"])
-def test_a_floor_that_could_not_fail_or_not_hold_is_refused(name, value):
-    with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} .*, expected a finite number above 0"):
-        Floors(**{name: value})
 
 
 def test_the_ratio_to_native_is_to_the_form_on_the_same_runtime():
@@ -371,237 +307,3 @@ def test_the_current_folder_does_not_shadow_what_a_worker_imports(model, tmp_pat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", os.fspath(tmp_path))])
     assert bench_paths([model], rounds=1).ok
-
-
-# ---- what a file costs --------------------------------------------------------------------------------------------
-
-
-def recipe_for(path, **changes):
-    """Write the recipe of an engine: of this very file, unless changed."""
-    from edge4d.files import sha256_of
-
-    own = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-    told = {"step": "build fake", "files": {path.name: own}, "build_s": 1.5} | changes
-    path.with_name(f"{path.name}.json").write_text(json.dumps(told))
-
-
-def test_size_and_build_time_of_an_engine_with_files_beside_it(tmp_path):
-    engine, weights = tmp_path / "m.xml", tmp_path / "m.bin"
-    engine.write_bytes(b"12345")
-    weights.write_bytes(b"1234567890")
-    facts = facts_of(engine)
-    assert (facts["size_bytes"], facts["build_s"]) == (15, None)
-    assert "no recipe of this very file" in facts["build_unknown"]
-    recipe_for(engine)
-    assert facts_of(engine) == {"size_bytes": 15, "size_unknown": None, "build_s": 1.5, "build_unknown": None}
-    engine.write_bytes(b"54321")  # another engine, beside which the former's recipe was left
-    assert facts_of(engine)["build_s"] is None
-
-
-@pytest.mark.parametrize("wrong", [None, True, -1, "1.5", float("nan"), float("inf")])
-def test_a_build_time_that_is_no_number_is_unknown(tmp_path, wrong):
-    engine = tmp_path / "m.engine"
-    engine.write_bytes(b"12345")
-    recipe_for(engine, build_s=wrong)
-    facts = facts_of(engine)
-    assert facts["build_s"] is None
-    assert "does not say" in facts["build_unknown"]
-
-
-def test_a_recipe_does_not_lead_out_of_its_folder(tmp_path):
-    from edge4d.files import sha256_of
-
-    (tmp_path / "secret").write_bytes(b"x" * 1000)
-    folder = tmp_path / "engines"
-    folder.mkdir()
-    engine = folder / "m.engine"
-    engine.write_bytes(b"12345")
-    own = {"bytes": 5, "sha256": sha256_of(engine)}
-    recipe_for(engine, files={"m.engine": own, "../secret": {}, str(tmp_path / "secret"): {}, "absent": {}})
-    assert facts_of(engine)["size_bytes"] == 5
-
-
-def test_weights_beside_an_onnx_file_count_and_their_absence_is_told(tmp_path):
-    path = save(artifact(), tmp_path / "m.onnx", beside=True)
-    data = path.with_name("m.onnx.data")
-    facts = facts_of(path)
-    assert facts["size_bytes"] == path.stat().st_size + data.stat().st_size
-    assert facts["build_unknown"] == "the runtime compiles it while it loads"
-    data.unlink()
-    facts = facts_of(path)
-    assert facts["size_bytes"] is None
-    assert "not beside it" in facts["size_unknown"]
-
-
-def test_an_export_is_no_build(tmp_path):
-    path = save(artifact(), tmp_path / "m.onnx")
-    recipe_for(path, step="export")
-    assert facts_of(path)["build_s"] is None
-
-
-@pytest.mark.parametrize(
-    ("runtime", "providers", "said"),
-    [
-        ("pytorch", ["cpu"], "on the CPU"),
-        ("onnxruntime", ["CPUExecutionProvider"], "on the CPU"),
-        ("openvino", ["CPU"], "on the CPU"),
-        ("onnxruntime", ["CUDAExecutionProvider", "CPUExecutionProvider"], "part of the latency"),
-        ("openvino", ["GPU"], "part of the latency"),
-        ("strange", [], "part of the latency"),
-    ],
-)
-def test_copies_that_are_not_told_apart_have_a_reason(runtime, providers, said):
-    assert said in no_copies({"runtime": runtime, "providers": providers})
-
-
-def test_copies_are_a_column_where_they_are_told_apart_and_a_reason_elsewhere():
-    gathered = {
-        "gpu": measured([10], copy_ns=[2 * MS, 3 * MS, 40 * MS]),
-        "cpu": measured([10], copy_unknown="no device"),
-    }
-    report = summarise(gathered, rounds=1, warmup=0)
-    gpu, cpu = report.candidates
-    assert (gpu.copy_ms, gpu.copy_unknown) == (3, None)
-    assert (cpu.copy_ms, cpu.copy_unknown) == (None, "no device")
-    assert "no copy ms: no device (cpu)" in report.to_text()
-
-
-def test_a_file_that_cannot_be_loaded_keeps_its_size(model, tmp_path):
-    (tmp_path / "bad.engine").write_bytes(b"nonsense")
-    failed = bench_paths([model, tmp_path / "bad.engine"], rounds=1, warmup=0).candidates[1]
-    assert failed.failure is not None
-    assert failed.size_bytes == 8
-
-
-# ---- the native form ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def program(tmp_path):
-    """An exported program of the same inputs as `artifact`."""
-    import torch
-
-    class Add(torch.nn.Module):
-        def forward(self, clip):
-            return (clip + 1).relu()
-
-    path = tmp_path / "m.pt2"
-    torch.export.save(torch.export.export(Add(), (torch.zeros(2, 3, 4, 5, 6),)), path)
-    return path
-
-
-@pytest.mark.slow
-def test_the_native_form_is_timed_on_the_runtimes_of_the_candidates(program, model):
-    from edge4d import exporters
-
-    engine = exporters.get("openvino").build(model, model.with_name("m.xml")).path
-    report = bench_paths([program, model, engine], rounds=2, warmup=1, threads=1, native=True)
-    assert report.ok, report.to_text()
-    lines = {line.name: line for line in report.candidates}
-    assert [*lines] == ["m.pt2", "m.onnx", "m.xml", "native-5d (onnxruntime)", "native-5d (openvino)"]
-    assert [line.is_native for line in report.candidates] == [False, False, False, True, True]
-    assert lines["m.pt2"].speedup_to_native is None
-    for name, runtime in (("m.onnx", "onnxruntime"), ("m.xml", "openvino")):
-        native = lines[f"native-5d ({runtime})"]
-        assert lines[name].native == native.name
-        assert lines[name].speedup_to_native > 0
-        assert native.speedup_to_native == 1
-        assert native.details["runtime"] == runtime
-        assert native.details["shapes"] == [[2, 3, 4, 5, 6]]
-        assert native.pack_ms is None  # five axes need no packing
-    assert lines["m.xml"].build_s > 0
-    assert lines["native-5d (openvino)"].build_s > 0
-    assert all(line.size_bytes > 0 and line.load_s > 0 for line in report.candidates)
-
-
-def loaded(runtime, *providers):
-    return Samples(details={"runtime": runtime, "providers": list(providers), "shapes": [[2, 3, 4, 5, 6]]})
-
-
-def exported(monkeypatch, error=None):
-    """Stand in for torch.onnx; gives the list of the orders it gets."""
-    orders = []
-
-    def export(_target, order, limit, _doing):
-        orders.append((order, limit))
-        if error is not None:
-            raise error
-        save(five_axes(), Path(order["output"]))
-
-    monkeypatch.setattr(fps_native, "call", export)
-    return orders
-
-
-ORDER = {"factory": None, "trust_pickle": False, "seed": 0}
-
-
-def test_each_runtime_and_device_gets_one_native_form(model, tmp_path, monkeypatch):
-    from edge4d import exporters
-
-    orders = exported(monkeypatch)
-    engine = exporters.get("openvino").build(model, model.with_name("m.xml")).path
-    gathered = {
-        "m.pt2": loaded("pytorch", "cpu"),
-        "a": loaded("onnxruntime", "CPUExecutionProvider"),
-        "b": loaded("onnxruntime", "CPUExecutionProvider"),
-        "c": loaded("openvino", "CPU"),
-        "dead": Samples(failure="x"),
-    }
-    placed = {"m.pt2": "m.pt2", "a": model, "b": model, "c": engine, "dead": model}
-    forms = fps_paths._native_forms(gathered, placed, ORDER, tmp_path, 60.0)
-    assert {name: path.suffix for name, (_, path) in forms.items()} == {
-        "native-5d (onnxruntime)": ".onnx",
-        "native-5d (openvino)": ".xml",
-    }
-    natives = [samples.native for samples in gathered.values()]
-    assert natives == [None, *["native-5d (onnxruntime)"] * 2, "native-5d (openvino)", None]
-    ((order, limit),) = orders  # exported once for all of them, under the time limit
-    assert (order["shapes"], limit) == ([[2, 3, 4, 5, 6]], 60.0)
-    assert facts_of(forms["native-5d (openvino)"][1])["build_s"] > 0
-
-
-def test_a_native_form_that_torch_cannot_write_fails_alone(model, tmp_path, monkeypatch):
-    orders = exported(monkeypatch, ExportError("torch.onnx cannot export it"))
-    gathered = {"m.pt2": measured([10]), "a": loaded("onnxruntime", "cpu"), "b": loaded("openvino", "CPU")}
-    gathered["m.pt2"].details["runtime"] = "pytorch"
-    placed = dict.fromkeys(gathered, model)
-    forms = fps_paths._native_forms(gathered, placed, ORDER, tmp_path, 60.0)
-    assert [made.failure for made, _ in forms.values()] == ["torch.onnx cannot export it"] * 2
-    assert len(orders) == 1  # it is not tried again for the second runtime
-    gathered["a"].run_ns = [[5 * MS]]
-    del gathered["b"]
-    report = summarise(gathered | {name: made for name, (made, _) in forms.items()}, rounds=1, warmup=0)
-    assert report.candidates[1].speedup == 2
-    assert report.candidates[1].speedup_to_native is None
-    assert report.exit_code == 2
-
-
-def test_an_export_that_takes_too_long_says_which_option_gives_it_more(model, tmp_path, monkeypatch):
-    exported(monkeypatch, RuntimeFailed("exporting took more than 60 s", hint="--timeout SECONDS"))
-    gathered = {"m.pt2": loaded("pytorch", "cpu"), "a": loaded("onnxruntime", "cpu")}
-    ((made, path),) = fps_paths._native_forms(gathered, dict.fromkeys(gathered, model), ORDER, tmp_path, 60.0).values()
-    assert path is None
-    assert "--time-limit SECONDS" in made.failure
-
-
-def test_a_reference_that_fails_has_no_native_form(model, tmp_path, monkeypatch):
-    orders = exported(monkeypatch)
-    gathered = {"m.pt2": Samples(failure="it broke", exit_code=3), "a": loaded("onnxruntime", "cpu")}
-    ((made, path),) = fps_paths._native_forms(gathered, dict.fromkeys(gathered, model), ORDER, tmp_path, 60.0).values()
-    assert (made.failure, made.exit_code, path, orders) == ("m.pt2 itself failed", 3, None, [])
-
-
-@pytest.mark.parametrize(
-    ("device", "given"),
-    [("GPU.1", ("GPU.1",)), (["sm_86"], ("sm_86",)), ("", None), (7, None), ([7], None), (None, None)],
-)
-def test_an_engine_of_the_native_form_is_built_for_the_candidates_device(tmp_path, device, given):
-    engine = tmp_path / "m.xml"
-    engine.write_bytes(b"x")
-    recipe_for(engine, options={"device": device})
-    assert fps_native._device(engine) == ({} if given is None else {"device": given})
-
-
-def test_a_native_form_of_an_onnx_file_is_refused(model):
-    with pytest.raises(UsageError, match=r"--native exports REFERENCE by torch\.onnx, and .* is a runtime's file"):
-        bench_paths([model, model], native=True)

@@ -19,6 +19,7 @@ from edge4d.lowering.conv import (
     temporal,
     transposed,
 )
+from edge4d.lowering.conv.overloads import OVERLOADS
 from edge4d.lowering.conv.plane import plane_conv
 from edge4d.lowering.conv.rows import Rows
 from edge4d.lowering.conv.spec import ConvSpec
@@ -62,19 +63,7 @@ FORMULATIONS: dict[str, ModuleType | Winograd | Short | Split | Rows] = {
 """Exact formulations of a 3-D convolution by name, the simplest first; each has `applies`, `cost` and `rewrite`."""
 
 
-@lowers(
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-    aten.conv3d.padding,
-    aten.conv_transpose1d.default,
-    aten.conv_transpose2d.input,
-    aten.conv_transpose3d.input,
-    aten.convolution.default,
-    aten._convolution.default,
-)
+@lowers(*OVERLOADS)
 class Convolution:
     """Convolutions of one to three axes, transposed or not, batched or not."""
 
