@@ -45,7 +45,7 @@ class TuneOptions:
         labelled: share of the clips that are shifted at most, where labels are learned from: these keep theirs.
         every: steps between measurements; None for a pass over the clips, or a twentieth of the run if that is less
             (of the budget, if that decides).
-        patience: measurements without progress after which the run ends.
+        patience: measurements without progress after which the run ends, in its second half: the rate is low then.
         budget: seconds after which the run ends, whatever its step; None for no limit.
         save_every: seconds between checkpoints.
         workers: processes that read clips; 0 reads in the training process.

@@ -170,7 +170,7 @@ class Trainer:
                 if self._due():
                     self._measure()
                     self._save(identity)
-                    if self.stale >= self.options.patience:
+                    if self._stuck():
                         self.ended = f"no progress in {self.stale} measurements"
                         break
                 elif self.processes.agree(time.monotonic() - self.saved) > self.options.save_every:
@@ -300,6 +300,10 @@ class Trainer:
             return self.step % self.every == 0
         assert self.options.budget is not None
         return self.processes.agree(self.seconds - self.history[-1].seconds) > self.options.budget / _MEASUREMENTS
+
+    def _stuck(self) -> bool:
+        """Whether it is no use to go on. While the rate is high a good fit gets worse before it gets better."""
+        return self.stale >= self.options.patience and self.processes.agree(self._progress()) > 0.5
 
     def _of(self) -> str:
         return "" if self.steps is None else f"/{self.steps}"
