@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def case_like(seed=0, count=24):
 @pytest.mark.parametrize("labels", [False, True])
 def test_a_run_is_recorded_with_its_curve(tmp_path, labels):
     case, said = case_like(), []
-    found = tune_budget.tune_one(case, "p3d-a", labels=labels, minutes=10, folder=tmp_path, seed=0, told=said.append)
+    found = tune_budget.tune_one(case, "p3d-a", labels=labels, minutes=0.1, folder=tmp_path, seed=0, told=said.append)
     assert set(found) == {"top1", "top1_int8", "curve", "steps", "ended", "seconds"}
     assert found["curve"][0]["step"] == 0
     assert [point["seconds"] for point in found["curve"]] == sorted(point["seconds"] for point in found["curve"])
@@ -50,7 +51,8 @@ def test_a_run_is_recorded_with_its_curve(tmp_path, labels):
 def row(block="p3d-a", labels=False, original=0.90, tuned=0.895, int8=0.89, minutes=10.0):
     return {
         "case": "moving-digits", "block": block, "labels": labels, "minutes": minutes, "clips": 2000, "threads": 2,
-        "seed": 0, "top1_original": original, "top1": tuned, "top1_int8": int8, "steps": 9, "ended": "all steps done",
+        "seed": 0, "test_clips": 800,
+        "top1_original": original, "top1": tuned, "top1_int8": int8, "steps": 9, "ended": "all steps done",
         "seconds": 90.0,
         "curve": [{"seconds": 1.0, "step": 0, "top1": 0.5}, {"seconds": 90.0, "step": 9, "top1": tuned}],
     }  # fmt: skip
@@ -74,7 +76,7 @@ def test_targets(given, said):
 
 
 def test_the_table_and_the_plot(tmp_path):
-    rows = [row(), row("proposed-add", labels=True)]
+    rows = [row("proposed-add", labels=True), row()]
     assert tune_budget.render(rows).splitlines()[2:] == [
         "| moving-digits | P3D-A | 2,000 | 90.00 | 50.00 | 89.50 | 89.00 | 1.5 | all steps done | met |",
         "| moving-digits | Proposed-Add | 2,000 with labels | 90.00 | 50.00 | 89.50 | 89.00 | 1.5 | all steps done |"
@@ -83,6 +85,21 @@ def test_the_table_and_the_plot(tmp_path):
     tune_budget.plot(rows, tmp_path / "curve.svg")
     drawn = (tmp_path / "curve.svg").read_text()
     assert drawn.startswith("<?xml")
+
+
+def test_the_conditions():
+    assert tune_budget.conditions([row(), row("proposed-add", labels=True, minutes=5.0)]) == (
+        "1 of 2 runs reach their target. CPU threads: 2. Minutes of budget: moving-digits 5/10. "
+        "Test clips: 800; seeds 0."
+    )
+
+
+def test_the_page_shows_the_record():
+    page = (tune_budget.ROOT / "docs" / "tuning.md").read_text(encoding="utf-8")
+    (name,) = re.findall(r"Log: `(benchmarks/results/tune-\S+\.jsonl)`", page)
+    rows = [json.loads(line) for line in (tune_budget.ROOT / name).read_text(encoding="utf-8").splitlines()]
+    shown = page.partition("<!-- tune-budget -->")[2].partition("<!-- /tune-budget -->")[0].strip()
+    assert shown == f"{tune_budget.render(rows)}\n\n{tune_budget.conditions(rows)}"
 
 
 def command(tmp_path, *more):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.accuracy import tables
 from benchmarks.run import stamp_of
 from benchmarks.structures import accuracy
 from edge4d import blocks
@@ -104,6 +105,7 @@ def tune_one(
     from edge4d.artifact import open as open_artifact
     from edge4d.swapping import swap
     from edge4d.tuning.checkpoints import checkpoint_path
+    from edge4d.tuning.layout import channels_last
     from edge4d.tuning.options import TuneOptions
 
     data = folder / ("clips.npz" if labels else "clips.npy")
@@ -129,6 +131,7 @@ def tune_one(
     )
     seconds = time.monotonic() - begun
     student = swap(case.network, block).eval()
+    channels_last(student)  # sooner measured
     curve = []
     for at, step, weights in snapshots.kept:
         student.load_state_dict(weights)
@@ -169,12 +172,29 @@ def render(rows: Sequence[dict[str, Any]]) -> str:
         "| network | structure | clips | original | fitted | tuned | int8 | minutes | ended | target |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
-    for row in rows:
+    order = {name: place for place, name in enumerate((*CASES, *blocks.names()))}
+    for row in sorted(rows, key=lambda row: (order[row["case"]], order[row["block"]], row["labels"])):
         shares = [f"{100 * share:.2f}" for share in _shares(row)]
         given = f"{row['clips']:,}{' with labels' if row['labels'] else ''}"
         cells = [row["case"], blocks.get(row["block"]).title, given, *shares, f"{row['seconds'] / 60:.1f}"]
         lines.append(f"| {' | '.join([*cells, row['ended'], '; '.join(verdicts(row)) or 'met'])} |")
     return "\n".join(lines)
+
+
+def conditions(rows: Sequence[dict[str, Any]]) -> str:
+    """Under what the runs were made, and how many of them reach their targets."""
+    met = sum(not verdicts(row) for row in rows)
+    threads = "/".join(map(str, sorted({row["threads"] for row in rows})))
+    minutes = ", ".join(
+        f"{name} {'/'.join(f'{m:g}' for m in sorted({row['minutes'] for row in rows if row['case'] == name}))}"
+        for name in CASES
+        if any(row["case"] == name for row in rows)
+    )
+    return (
+        f"{met} of {len(rows)} runs reach their target. CPU threads: {threads}. Minutes of budget: {minutes}. "
+        f"Test clips: {', '.join(f'{n:,}' for n in sorted({row['test_clips'] for row in rows}))}; "
+        f"seeds {', '.join(map(str, sorted({row['seed'] for row in rows})))}."
+    )
 
 
 def _shares(row: dict[str, Any]) -> tuple[float, float, float, float]:
@@ -228,6 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--folder", type=Path, default=ROOT / "out" / "accuracy", help="trained networks (out/accuracy)"
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the log; results/tune-DATE-MINUTESm.jsonl")
+    parser.add_argument("--docs", type=Path, metavar="FILE", help="put the table between the markers of this page")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves: a .png or .svg")
     options = parser.parse_args(argv)
     try:
@@ -274,8 +295,12 @@ def _run(options: argparse.Namespace) -> int:
             )
         rows.append({"schema": 1, **name, "top1_original": original, "test_clips": len(case.test), **found, **stamp})
         atomic_write(out, "".join(json.dumps(row) + "\n" for row in rows).encode())
-    print(render(rows))
-    if options.plot is not None and rows:
+    if not rows:
+        raise UsageError(f"{out} holds no run, and none was asked for")
+    print(table := f"{render(rows)}\n\n{conditions(rows)}")
+    if options.docs is not None:
+        tables.write(options.docs, table, "tune-budget")
+    if options.plot is not None:
         plot(rows, options.plot)
     return 1 if any(verdicts(row) for row in rows) else 0
 

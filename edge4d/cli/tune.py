@@ -43,11 +43,17 @@ def command(
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="10m", help="End in time, with the best network so far.")
     ] = None,
-    epochs: Annotated[float, typer.Option("--epochs", help="Passes over the clips.")] = 20.0,
+    epochs: Annotated[
+        float | None, typer.Option("--epochs", help="Passes over the clips; 20, or what --budget has time for.")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps, instead of --epochs.")] = None,
     batch: Annotated[int, typer.Option("--batch", help="Clips a step, over all processes.")] = 16,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Parts of a batch, to save memory.")] = 1,
-    rate: Annotated[float, typer.Option("--rate", help="Peak learning rate.")] = 1e-3,
+    rate: Annotated[float, typer.Option("--rate", help="Peak learning rate.")] = 3e-3,
+    vary: Annotated[
+        str,
+        typer.Option("--vary", metavar="KINDS", help="How clips vary; also flip, turn; or none."),
+    ] = "mirror,reverse,shift",
     patience: Annotated[int, typer.Option("--patience", help="Measurements without progress before the end.")] = 6,
     norms: Annotated[
         str,
@@ -87,7 +93,7 @@ def command(
         edge4d tune model.pt --trust-pickle --data UCF-101/ --split trainlist01.txt --resume -o tuned.pt2
         torchrun --nproc-per-node 8 -m edge4d tune model.pt --trust-pickle --data list.csv --batch 64 -o tuned.pt2
     """
-    from edge4d.tuning.options import TuneOptions, parse_duration
+    from edge4d.tuning.options import TuneOptions, parse_duration, parse_kinds
     from edge4d.tuning.tune import tune
 
     options = TuneOptions(
@@ -100,6 +106,7 @@ def command(
         norms=norms,
         trained=trained,
         amp=amp,
+        vary=parse_kinds(vary),
         budget=parse_duration(budget) if budget is not None else None,
         workers=workers,
         seed=seed,

@@ -2,13 +2,15 @@
 
 The order of training clips is a function of the seed alone: the numbers 0, 1, 2… run through one random permutation of
 the clips after another, step s of a run takes the `batch` next ones, and each of W processes its own W-th of those.
+What is drawn for a clip, its crop and its variation, depends on seed, epoch and clip alone.
 So a run goes on at any step, on another number of processes too, and no clip comes twice before all have come once.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from edge4d.data.source import ClipUnreadable, Source, View
+from edge4d.data.varying import Variation, Vary
 from edge4d.errors import UsageError
 
 __all__ = ["Batch", "eval_batches", "indices_of_step", "train_batches"]
@@ -33,12 +36,14 @@ class Batch:
         clips: (N, C, T, H, W), float32; N may be 0.
         labels: (N,), int64; None without labels.
         indices: (N,) of the clips in their source.
+        labelled: (N,), bool: whether its label holds for a clip as it was varied, see `Variation.keeps_label`.
         failed: (name, reason) of clips that could not be read.
     """
 
     clips: Tensor
     labels: Tensor | None
     indices: tuple[int, ...]
+    labelled: Tensor
     failed: tuple[tuple[str, str], ...]
 
 
@@ -62,6 +67,18 @@ class _Item:
     index: int
     view: View
     replace: bool
+    vary: Vary = field(default_factory=Vary)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A worker's answer; `clip` is None when it could not be read."""
+
+    clip: Tensor | None
+    label: int | None
+    index: int
+    labelled: bool
+    failed: tuple[tuple[str, str], ...]
 
 
 class _Reading(Dataset[Any]):
@@ -70,28 +87,32 @@ class _Reading(Dataset[Any]):
     def __init__(self, source: Source) -> None:
         self.source = source
 
-    def __getitem__(self, item: _Item) -> tuple[Tensor | None, int | None, int, list[tuple[str, str]]]:
+    def __getitem__(self, item: _Item) -> _Read:
         failed: list[tuple[str, str]] = []
         for offset in range(_TRIES if item.replace else 1):
             index = (item.index + offset) % len(self.source)
             try:
                 clip = self.source.read(index, item.view)
-                return clip, self.source.label(index), index, failed
             except ClipUnreadable as error:
                 failed.append((self.source.name(index), error.message))
-        return None, None, item.index, failed
+                continue
+            variation = item.vary.draw(item.view.seed, clip.shape) if item.view.seed else Variation()
+            return _Read(variation.of(clip), self.source.label(index), index, variation.keeps_label, tuple(failed))
+        return _Read(None, None, item.index, True, tuple(failed))
 
 
-def _collate(items: Sequence[tuple[Tensor | None, int | None, int, list[tuple[str, str]]]]) -> Batch:
-    good = [(clip, label, index) for clip, label, index, _ in items if clip is not None]
-    failed = tuple(entry for *_, entries in items for entry in entries)
+def _collate(items: Sequence[_Read]) -> Batch:
+    good = [item for item in items if item.clip is not None]
+    failed = tuple(entry for item in items for entry in item.failed)
+    labelled = torch.tensor([item.labelled for item in good], dtype=torch.bool)
     if not good:
-        return Batch(torch.empty(0), None, (), failed)
-    labels = [label for _, label, _ in good if label is not None]
+        return Batch(torch.empty(0), None, (), labelled, failed)
+    labels = [item.label for item in good if item.label is not None]
     return Batch(
-        torch.stack([clip for clip, _, _ in good]),
+        torch.stack([item.clip for item in good if item.clip is not None]),
         torch.tensor(labels) if len(labels) == len(good) else None,
-        tuple(index for *_, index in good),
+        tuple(item.index for item in good),
+        labelled,
         failed,
     )
 
@@ -102,8 +123,9 @@ def train_batches(
     batch: int,
     micro: int,
     first: int,
-    steps: int,
+    steps: int | None,
     seed: int,
+    vary: Vary | None = None,
     workers: int = 0,
     rank: int = 0,
     world: int = 1,
@@ -114,8 +136,9 @@ def train_batches(
         source: the clips.
         batch: clips a step over all processes; a multiple of `micro` · `world`.
         micro: clips that go through the network at once.
-        first, steps: the step to begin with, and the one to end before.
+        first, steps: the step to begin with, and the one to end before; None for no end.
         seed: of the order and of what is drawn for each clip.
+        vary: how clips may be changed; None leaves them as they are read.
         workers: reading processes; 0 reads in this one.
         rank, world: which of how many processes this is.
 
@@ -125,9 +148,9 @@ def train_batches(
     own = batch // world
 
     def requests() -> Iterator[list[_Item]]:
-        for step in range(first, steps):
+        for step in itertools.count(first) if steps is None else range(first, steps):
             pairs = indices_of_step(step, batch, len(source), seed)[rank * own : (rank + 1) * own]
-            items = [_Item(index, View(seed=(seed, epoch, index)), replace=True) for epoch, index in pairs]
+            items = [_Item(index, View(seed=(seed, epoch, index)), True, vary or Vary()) for epoch, index in pairs]
             for start in range(0, own, micro):
                 yield items[start : start + micro]
 

@@ -36,7 +36,7 @@ class Weights:
         temperature: τ of the outputs' part.
     """
 
-    layers: float = 1.0
+    layers: float = 0.1
     outputs: float = 1.0
     labels: float = 0.0
     temperature: float = 2.0
@@ -84,6 +84,7 @@ def losses(
     student_layers: Mapping[str, Sequence[Tensor]],
     labels: Tensor | None,
     temperature: float,
+    labelled: Tensor | None = None,
 ) -> Losses:
     """Compare one batch.
 
@@ -92,6 +93,7 @@ def losses(
         teacher_layers, student_layers: of `layer_outputs`.
         labels: (N,), or None.
         temperature: τ.
+        labelled: (N,), bool: clips whose label is theirs; the others count 0 in the labels' part. None for all.
     """
     pairs = [
         _relative(s, t)
@@ -104,7 +106,7 @@ def losses(
     return Losses(
         torch.stack(pairs).mean() if pairs else nothing,
         torch.stack(outputs).mean(),
-        None if labels is None else F.cross_entropy(scores_of(student).float(), labels),
+        None if labels is None else _labels(scores_of(student), labels, labelled),
     )
 
 
@@ -125,7 +127,14 @@ def _output(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return F.kl_div(s, t, log_target=True, reduction="batchmean") * temperature**2
 
 
+def _labels(scores: Tensor, labels: Tensor, labelled: Tensor | None) -> Tensor:
+    """Mean over all clips, so that a batch is worth the same in one piece or in several."""
+    each = F.cross_entropy(scores.float(), labels, reduction="none")
+    return (each if labelled is None else each * labelled).mean()
+
+
 def _relative(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over clips of ‖s − t‖² / ‖t‖²."""
-    s, t = student.float().flatten(1), teacher.float().flatten(1)
-    return ((s - t).square().sum(1) / (t.square().sum(1) + _EPSILON)).mean()
+    """Mean over clips of ‖s − t‖² / ‖t‖²; not flattened, which would copy what lies channels last."""
+    s, t = (side.float() if side.dim() > 1 else side.float().unsqueeze(1) for side in (student, teacher))
+    axes = tuple(range(1, s.dim()))
+    return ((s - t).square().sum(axes) / (t.square().sum(axes) + _EPSILON)).mean()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edge4d.data.varying import Vary
 from edge4d.errors import UsageError
 from edge4d.tuning.losses import Weights
 
-__all__ = ["TuneOptions", "parse_duration"]
+__all__ = ["TuneOptions", "parse_duration", "parse_kinds"]
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_EPOCHS = 20.0
 _AMP = ("auto", "off", "bf16", "fp16")
 _NORMS = ("frozen", "train")
 _TRAINED = ("all", "blocks")
@@ -22,7 +25,8 @@ class TuneOptions:
     """Of one run.
 
     Attributes:
-        epochs: passes over the training clips; `steps` overrides it.
+        epochs: passes over the training clips; `steps` overrides it. None for as many as the budget has time for, and
+            20 without a budget.
         steps: optimiser steps; None for `epochs`.
         batch: clips a step, over all processes.
         accumulate: parts that a process's share of a batch is computed in, to save memory.
@@ -37,19 +41,22 @@ class TuneOptions:
         trained: ``all`` weights, or those of the ``blocks`` alone.
         amp: ``bf16`` or ``fp16`` autocast, ``off``, or ``auto``: bf16 on a GPU that has it, off elsewhere.
         held_out: share of the clips that is measured on and not learned from, when there is no other set for that.
-        every: steps between measurements; None for a pass over the clips, or a twentieth of the run if that is less.
-        patience: measurements without progress after which the run ends.
+        vary: in which ways clips are changed, see `edge4d.data.varying.KINDS`; () leaves them as they are.
+        labelled: share of the clips that are shifted at most, where labels are learned from: these keep theirs.
+        every: steps between measurements; None for a pass over the clips, or a twentieth of the run if that is less
+            (of the budget, if that decides).
+        patience: measurements without progress after which the run ends, in its second half: the rate is low then.
         budget: seconds after which the run ends, whatever its step; None for no limit.
         save_every: seconds between checkpoints.
         workers: processes that read clips; 0 reads in the training process.
         seed: of everything drawn.
     """
 
-    epochs: float = 20.0
+    epochs: float | None = None
     steps: int | None = None
     batch: int = 16
     accumulate: int = 1
-    rate: float = 1e-3
+    rate: float = 3e-3
     decay: float = 1e-4
     warmup: float = 0.05
     clip: float = 5.0
@@ -59,6 +66,8 @@ class TuneOptions:
     trained: str = "all"
     amp: str = "auto"
     held_out: float = 0.1
+    vary: tuple[str, ...] = ("mirror", "reverse", "shift")
+    labelled: float = 0.5
     every: int | None = None
     patience: int = 6
     budget: float | None = None
@@ -78,15 +87,31 @@ class TuneOptions:
         for name, low in (("batch", 1), ("accumulate", 1), ("patience", 1), ("workers", 0)):
             if getattr(self, name) < low:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least {low}")
-        for name in ("epochs", "rate", "clip"):
+        for name in ("rate", "clip"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected more than 0")
-        for name in ("steps", "every", "budget"):
+        for name in ("epochs", "steps", "every", "budget"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected more than 0")
         for name in ("held_out", "ema", "warmup"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least 0 and less than 1")
+        if not 0 < self.labelled <= 1:
+            raise UsageError(f"labelled is {self.labelled}, expected more than 0 and at most 1")
+        Vary(self.vary)  # refuses unknown words
+
+    def steps_for(self, clips: int) -> int | None:
+        """Of a run over so many training clips; None when the budget decides."""
+        if self.steps is not None:
+            return self.steps
+        if self.epochs is None and self.budget is not None:
+            return None
+        return max(1, math.ceil((self.epochs or _EPOCHS) * clips / self.batch))
+
+    @property
+    def varying(self) -> Vary:
+        """How clips are changed: all of them, unless labels are to be learned from as well."""
+        return Vary(self.vary, self.labelled if self.weights.labels else 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -109,3 +134,8 @@ def parse_duration(text: str) -> float:
     if match is None or not float(match[1]) > 0:
         raise UsageError(f"{text!r} is no duration", hint="for example 90s, 10m or 1.5h")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """Variations of ``mirror,reverse``; no one of ``none``."""
+    return () if text.strip() == "none" else tuple(word.strip() for word in text.split(","))

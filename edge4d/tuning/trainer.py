@@ -19,6 +19,7 @@ from edge4d.data.batches import Batch, train_batches
 from edge4d.data.source import Source
 from edge4d.errors import Edge4dError
 from edge4d.tuning.checkpoints import read_checkpoint, write_checkpoint
+from edge4d.tuning.layout import channels_first, channels_last
 from edge4d.tuning.losses import layer_outputs, losses
 from edge4d.tuning.measuring import measure
 from edge4d.tuning.options import TuneOptions
@@ -26,6 +27,8 @@ from edge4d.tuning.processes import Processes
 from edge4d.tuning.report import Measurement
 
 __all__ = ["Diverged", "Trainer", "Told"]
+
+_MEASUREMENTS = 20  # of a run
 
 Told = Callable[[float, str], None]
 """Hears the share of the run that is done, and one line about where it stands."""
@@ -78,6 +81,9 @@ class Trainer:
         options, device = self.options, self.processes.device
         self.teacher.to(device).eval().requires_grad_(False)
         self.student.to(device)
+        if device.type == "cpu":
+            channels_last(self.teacher)
+            channels_last(self.student)
         trained = self._trained()
         plural = [p for p in trained if p.dim() > 1]
         single = [p for p in trained if p.dim() <= 1]
@@ -86,9 +92,8 @@ class Trainer:
         self.mean = AveragedModel(self.student, avg_fn=self._blend)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self._autocast == torch.float16)
         self.wrapped = self.processes.wrap(self.student)
-        self.steps = options.steps or max(1, math.ceil(options.epochs * len(self.train) / options.batch))
-        once = math.ceil(len(self.train) / options.batch)
-        self.every = options.every or max(1, min(once, self.steps // 20 or 1) if options.steps is None else once)
+        self.steps = options.steps_for(len(self.train))
+        self.every = self._interval()
         self.spent = 0.0  # seconds of earlier parts of the run
         self.begun = self.saved = time.monotonic()
         self.best: dict[str, Tensor] | None = None
@@ -148,23 +153,24 @@ class Trainer:
                 first=self.step,
                 steps=self.steps,
                 seed=self.options.seed,
+                vary=self.options.varying,
                 workers=self.options.workers,
                 rank=self.processes.rank,
                 world=self.processes.world,
             )
             parts = self.options.batch // self.processes.world // micro
-            while self.step < self.steps:
+            while self.steps is None or self.step < self.steps:
                 if self._late():
                     self.ended = "the budget is used up"
                     break
                 loss = self._step(batches, parts, wanted, given)
                 self.step += 1
                 if self.told is not None:
-                    self.told(self._progress(), f"step {self.step}/{self.steps}  loss {loss:.4f}{self._last()}")
-                if self.step % self.every == 0 or self.step == self.steps:
+                    self.told(self._progress(), f"step {self.step}{self._of()}  loss {loss:.4f}{self._last()}")
+                if self._due():
                     self._measure()
                     self._save(identity)
-                    if self.stale >= self.options.patience:
+                    if self._stuck():
                         self.ended = f"no progress in {self.stale} measurements"
                         break
                 elif self.processes.agree(time.monotonic() - self.saved) > self.options.save_every:
@@ -174,6 +180,7 @@ class Trainer:
         self._save(identity)
         assert self.best is not None
         self.student.load_state_dict(self.best)
+        channels_first(self.student)
 
     # ---- one step -----------------------------------------------------------------------------------------------
 
@@ -222,8 +229,8 @@ class Trainer:
             with torch.no_grad():
                 target = self.teacher(clips)
             output = student(clips)
-        weights = self.options.weights
-        return losses(target, output, wanted, given, labels, weights.temperature).total(weights)
+        weights, labelled = self.options.weights, batch.labelled.to(device)
+        return losses(target, output, wanted, given, labels, weights.temperature, labelled).total(weights)
 
     def _diverged(self, batch: Batch, loss: float) -> None:
         """Name the first layer whose output is no longer finite."""
@@ -278,6 +285,29 @@ class Trainer:
         self.history.append(entry)
         self.measuring = time.monotonic() - begun
 
+    def _interval(self) -> int | None:
+        """Steps between measurements; None for a twentieth of the budget."""
+        once = math.ceil(len(self.train) / self.options.batch)
+        if self.options.every is not None or self.steps is None:
+            return self.options.every
+        return once if self.options.steps is not None else max(1, min(once, self.steps // _MEASUREMENTS))
+
+    def _due(self) -> bool:
+        """Whether to measure after this step."""
+        if self.step == self.steps:
+            return True
+        if self.every is not None:
+            return self.step % self.every == 0
+        assert self.options.budget is not None
+        return self.processes.agree(self.seconds - self.history[-1].seconds) > self.options.budget / _MEASUREMENTS
+
+    def _stuck(self) -> bool:
+        """Whether it is no use to go on. While the rate is high a good fit gets worse before it gets better."""
+        return self.stale >= self.options.patience and self.processes.agree(self._progress()) > 0.5
+
+    def _of(self) -> str:
+        return "" if self.steps is None else f"/{self.steps}"
+
     def _last(self) -> str:
         last = self.history[-1]
         share = last.accuracy if last.accuracy is not None else last.agreement
@@ -311,12 +341,14 @@ class Trainer:
         return mean + (value - mean) * (1 - decay)
 
     def _progress(self) -> float:
+        """Share of the run that is done: of its steps, or of its time if that is more."""
         used = self.seconds / self.options.budget if self.options.budget else 0.0
-        return min(1.0, max(self.step / self.steps, used))
+        return min(1.0, max(self.step / self.steps if self.steps else 0.0, used))
 
     def _factor(self) -> float:
         done = self.processes.agree(self._progress())
-        rising = min(1.0, (self.step + 1) / max(1.0, self.options.warmup * self.steps))
+        risen = done if self.steps is None else (self.step + 1) / self.steps
+        rising = min(1.0, risen / self.options.warmup) if self.options.warmup else 1.0
         return rising * 0.5 * (1 + math.cos(math.pi * done))
 
     def _late(self) -> bool:

@@ -45,6 +45,15 @@ def test_a_batch_in_parts_is_the_batch():
         assert mean == pytest.approx(float(getattr(whole, name)), rel=1e-5)
 
 
+def test_clips_whose_label_does_not_hold_count_nothing_there():
+    holds = torch.tensor([True, False, True, True, False, False])
+    entropy = -np.log(softmax(STUDENT.numpy().astype(float))[np.arange(6), LABELS.numpy()])
+    found = losses(TEACHER, STUDENT, {}, {}, LABELS, 2.0, holds)
+    assert float(found.labels) == pytest.approx(entropy[holds.numpy()].sum() / 6, rel=1e-5)
+    assert float(found.outputs) == pytest.approx(float(compare().outputs), rel=1e-6), "the teacher names them all"
+    assert float(losses(TEACHER, STUDENT, {}, {}, LABELS, 2.0, ~holds & holds).labels) == 0
+
+
 def test_the_teacher_itself_has_no_loss():
     found = losses(TEACHER, TEACHER, {"a": [LAYER]}, {"a": [LAYER]}, None, 2.0)
     assert float(found.total(Weights())) == pytest.approx(0, abs=1e-6)
@@ -55,6 +64,11 @@ def test_outputs_that_are_no_classes_are_compared_as_layers_are():
     found = losses({"a": LAYER}, {"a": OTHER}, {}, {}, None, 2.0)
     assert float(found.outputs) == pytest.approx(float(compare().layers), rel=1e-6)
     assert float(found.layers) == 0
+
+
+def test_one_number_a_clip_is_compared_clip_by_clip():
+    found = losses(TEACHER[:, 0], STUDENT[:, 0], {}, {}, None, 2.0)
+    assert float(found.outputs) == pytest.approx(float(((STUDENT - TEACHER)[:, 0] / TEACHER[:, 0]).square().mean()))
 
 
 def test_a_layer_called_twice_counts_twice():

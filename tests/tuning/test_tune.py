@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from collections import namedtuple
@@ -13,9 +14,11 @@ import torch
 
 import edge4d
 from edge4d.cli import main
+from edge4d.cli.tune import command
 from edge4d.errors import ExportError, UsageError
 from edge4d.tuning.checkpoints import checkpoint_path
-from edge4d.tuning.options import TuneOptions, parse_duration
+from edge4d.tuning.losses import Weights
+from edge4d.tuning.options import TuneOptions, parse_duration, parse_kinds
 from edge4d.tuning.trainer import Diverged
 from tests.tuning.nets import SHAPE, build, clips, write_clips
 
@@ -133,10 +136,47 @@ def test_the_budget_ends_a_run_with_the_best_so_far(run):
     assert report.path.exists()
 
 
+def test_a_budget_alone_decides_how_long_a_run_is(run):
+    heard = []
+    told = lambda share, text: heard.append((share, text))  # noqa: E731
+    report = run(options=TuneOptions(batch=8, budget=3.0, patience=100_000), told=told)
+    assert report.ended == "the budget is used up"
+    assert 2.0 < report.seconds < 4.5
+    assert 3 <= len(report.history) <= 23, "some twenty measurements, however many steps there are"
+    assert heard[0][1].startswith("step 1  loss")
+    assert [share for share, _ in heard] == sorted(share for share, _ in heard)
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, 20 * 90 // 8),
+        ({"epochs": 2.0}, 23),
+        ({"steps": 7, "epochs": 2.0, "budget": 9.0}, 7),
+        ({"epochs": 2.0, "budget": 9.0}, 23),
+        ({"budget": 9.0}, None),
+    ],
+)
+def test_steps_of_a_run(settings, steps):
+    assert TuneOptions(batch=8, **settings).steps_for(90) == steps
+
+
+def test_without_labels_every_clip_may_vary():
+    assert TuneOptions().varying.labelled == 0
+    assert TuneOptions(weights=Weights(labels=1.0)).varying.labelled == 0.5
+    assert TuneOptions(vary=()).varying.kinds == ()
+
+
+def test_variations_change_what_is_learned(run, tmp_path):
+    varied = run(output=tmp_path / "a.pt2")
+    still = run(output=tmp_path / "b.pt2", options=replace(QUICK, vary=()))
+    assert not same(weights(varied.path), weights(still.path))
+
+
 def test_no_progress_ends_a_run(run):
-    report = run(options=TuneOptions(steps=500, batch=8, every=1, rate=1e-12, patience=3))
-    assert report.ended == "no progress in 3 measurements"
-    assert report.steps < 100
+    report = run(options=TuneOptions(steps=60, batch=8, every=10, rate=1e-12, patience=2))
+    assert report.ended == "no progress in 4 measurements"
+    assert report.steps == 40, "not in the first half, where the rate is high"
 
 
 def test_a_loss_that_is_no_number_names_the_layer_and_keeps_the_checkpoint(run, tmp_path):
@@ -237,17 +277,36 @@ def test_durations_that_are_none(text):
         parse_duration(text)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"vary": ("mirror", "rotate")}, "unknown variation 'rotate'"),
+        ({"labelled": 0.0}, "labelled is 0.0, expected more than 0"),
+        ({"epochs": 0.0}, "epochs is 0.0, expected more than 0"),
+    ],
+)
+def test_options_that_cannot_be(settings, message):
+    with pytest.raises(UsageError, match=message):
+        TuneOptions(**settings)
+
+
+def test_kinds():
+    assert parse_kinds("none") == ()
+    assert parse_kinds("mirror, turn") == ("mirror", "turn")
+    assert parse_kinds(inspect.signature(command).parameters["vary"].default) == TuneOptions().vary
+
+
 def test_durations():
     assert [parse_duration(text) for text in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
 
 
 def test_from_the_command_line(data, tmp_path, capsys):
     torch.save(build().state_dict(), tmp_path / "net.pt")
-    command = f"tune {tmp_path}/net.pt --factory tests.tuning.nets:build --input-shape 1x1x4x8x8 --data {data}"
-    command += f" --steps 12 --batch 8 -o {tmp_path}/tuned.pt2 --json"
-    assert main(command.split()) == 0
+    words = f"tune {tmp_path}/net.pt --factory tests.tuning.nets:build --input-shape 1x1x4x8x8 --data {data}"
+    words += f" --steps 12 --batch 8 -o {tmp_path}/tuned.pt2 --json"
+    assert main(words.split()) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed["steps"] == 12
     assert printed["best"]["loss"] <= printed["history"][0]["loss"]
-    assert main(command.split()) == 2
+    assert main(words.split()) == 2
     assert "exists already" in capsys.readouterr().err
