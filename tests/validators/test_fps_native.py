@@ -81,7 +81,7 @@ def exported(monkeypatch, error=None):
     return orders
 
 
-ORDER = {"factory": None, "trust_pickle": False, "seed": 0}
+ORDER = {"factory": None, "trust_pickle": False, "submodule": None, "fix": {}, "seed": 0}
 
 
 def test_each_runtime_and_device_gets_one_native_form(model, tmp_path, monkeypatch):
