@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from benchmarks.cases import Case
     from edge4d.validators.parity import ParityReport
 
-__all__ = ["EAGER", "EDGE4D", "EDGE4D_FOR", "LIMIT", "NATIVE", "check", "clips_of", "make", "network_of", "write_eager"]
+__all__ = [
+    "EAGER",
+    "EDGE4D",
+    "EDGE4D_FOR",
+    "LIMIT",
+    "NATIVE",
+    "check",
+    "clips_of",
+    "make",
+    "make_onnx",
+    "network_of",
+    "write_eager",
+]
 
 NATIVE, EDGE4D, EDGE4D_FOR, EAGER = "native-5d", "edge4d-4d", "edge4d-4d-for", "eager"
 """Native 5-D ONNX is the reference: eager PyTorch is easily beaten by any graph whose batch norms are folded. Of the
@@ -55,28 +67,51 @@ def clips_of(case: Case, seed: int) -> tuple[Tensor, ...]:
     return find(case.model).inputs(seed, batch=case.batch)
 
 
-def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path) -> dict[str, Path]:
+def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: str = "onnxruntime") -> dict[str, Path]:
     """Write every candidate of one network.
 
     Args:
         network: in evaluation mode; all candidates are made of this very module.
         args: its inputs.
         folder: where the files go.
+        runtime: what all but eager PyTorch run on, and what `EDGE4D_FOR` is made for; for another than ONNX Runtime
+            the ONNX files are built, native ones too.
 
     Returns:
         Candidate to file, the reference first.
     """
+    files = make_onnx(network, args, folder, runtime)
+    if runtime != "onnxruntime":
+        files = {name: _built(path, runtime) for name, path in files.items()}
+    files[EAGER] = folder / "eager.pt2"
+    write_eager(network, args, files[EAGER])
+    return files
+
+
+def make_onnx(
+    network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: str = "onnxruntime", **how: Any
+) -> dict[str, Path]:
+    """Write the ONNX candidates alone; `how` are more options of `edge4d.export`."""
     makers = {
         NATIVE: ("native_5d.onnx", write_native),
-        EDGE4D: ("edge4d_4d.onnx", _edge4d),
-        EDGE4D_FOR: ("edge4d_4d_for.onnx", partial(_edge4d, runtime="onnxruntime")),
-        EAGER: ("eager.pt2", write_eager),
+        EDGE4D: ("edge4d_4d.onnx", partial(_edge4d, **how)),
+        EDGE4D_FOR: ("edge4d_4d_for.onnx", partial(_edge4d, runtime=runtime, **how)),
     }
     files = {}
     for name, (file, maker) in makers.items():
         files[name] = folder / file
         maker(network, args, files[name])
     return files
+
+
+def _built(path: Path, runtime: str) -> Path:
+    """The engine beside an ONNX file; nobody holds the rank of a native one against a limit."""
+    from edge4d import exporters
+
+    exporter = exporters.get(runtime)
+    engine = path.with_suffix(exporter.suffixes[0])
+    exporter.build(path, engine, max_rank=None)
+    return engine
 
 
 def check(network: nn.Module, files: Mapping[str, Path], sets: Sequence[tuple[Tensor, ...]]) -> dict[str, ParityReport]:
@@ -100,11 +135,11 @@ def parity_sets(case: Case) -> list[tuple[Tensor, ...]]:
     return [clips_of(case, seed) for seed in range(1, 1 + _SETS)]
 
 
-def _edge4d(network: nn.Module, args: tuple[Tensor, ...], path: Path, runtime: str | None = None) -> None:
+def _edge4d(network: nn.Module, args: tuple[Tensor, ...], path: Path, **how: Any) -> None:
     from edge4d.exporting import export
 
     # Parity is checked here for every candidate on the same clips, and more strictly than a timing needs.
-    report = export(network, args, output=path, runtime=runtime, opset=OPSET, parity=False)
+    report = export(network, args, output=path, opset=OPSET, parity=False, **how)
     if not report.ok:
         raise ExportError(f"the gate has findings on {path.name}:\n{report.gate.to_text()}")
 
@@ -120,7 +155,7 @@ def write_eager(network: nn.Module, args: tuple[Tensor, ...], path: Path) -> Non
 
 
 def _opened(path: Path) -> tuple[Any, Any]:
-    if path.suffix == ".onnx":
+    if path.suffix != ".pt2":
         from edge4d.artifact import open as open_artifact
 
         opened = open_artifact(path)

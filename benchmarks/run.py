@@ -32,7 +32,18 @@ SCHEMA = 1
 """Version of a row's layout."""
 
 RESULTS = Path(__file__).with_name("results")
-_PACKAGES = ("edge4d", "torch", "torchvision", "pytorchvideo", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
+_PACKAGES = (
+    "edge4d",
+    "torch",
+    "torchvision",
+    "pytorchvideo",
+    "onnx",
+    "onnxscript",
+    "onnxsim",
+    "onnxruntime",
+    "openvino",
+    "numpy",
+)
 
 
 def rows_of(
@@ -95,7 +106,7 @@ def rows_of(
 
 
 def measure(
-    case: Case, folder: Path, *, rounds: int, warmup: int, stamp: Mapping[str, Any]
+    case: Case, folder: Path, *, rounds: int, warmup: int, stamp: Mapping[str, Any], runtime: str = "onnxruntime"
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Make, check and time the candidates of one case; returns as `rows_of`."""
     from dataclasses import replace
@@ -107,7 +118,7 @@ def measure(
     torch.set_num_threads(case.threads)
     with _stage(f"{case.name}: making the candidates"):
         network = network_of(case)
-        files = make(network, clips_of(case, 0), folder)
+        files = make(network, clips_of(case, 0), folder, runtime)
     with _stage(f"{case.name}: parity"):
         parity = check(network, files, parity_sets(case))
     del network  # its memory is not the candidates', but the machine is one
@@ -146,12 +157,16 @@ def stamp_of(date: str | None = None) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from edge4d import exporters
+    from edge4d.exporters.protocol import require
     from edge4d.validators.fps import machine
 
     cases = select(load_cases(), options.cases)
     if options.rounds < 1 or options.warmup < 0:
         raise UsageError(f"--rounds {options.rounds} --warmup {options.warmup}: at least one round is needed")
-    out: Path = options.out or RESULTS / f"{options.date}-cpu-{machine()['cores']}core.jsonl"
+    place = "cpu" if options.runtime == "onnxruntime" else f"{options.runtime}-cpu"
+    out: Path = options.out or RESULTS / f"{options.date}-{place}-{machine()['cores']}core.jsonl"
+    require(exporters.get(options.runtime))
     # Before an hour of work: a record is not lost to a mistyped name, nor a committed one replaced unasked.
     refuse_existing(out, options.force)
     refuse_folder(out)
@@ -160,7 +175,8 @@ def _run(options: argparse.Namespace) -> int:
     problems: list[str] = []
     for case in cases:
         with tempfile.TemporaryDirectory(prefix="edge4d-bench-") as folder:
-            found, wrong = measure(case, Path(folder), rounds=options.rounds, warmup=options.warmup, stamp=stamp)
+            asked = {"rounds": options.rounds, "warmup": options.warmup, "runtime": options.runtime}
+            found, wrong = measure(case, Path(folder), stamp=stamp, **asked)
         rows += found
         problems += wrong
         for row in found:
@@ -177,9 +193,12 @@ def _run(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these of cases.toml")
+    parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "openvino"), help="(onnxruntime)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns of every candidate (20)")
     parser.add_argument("--warmup", type=int, default=3, metavar="N", help="calls of each before, not timed (3)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="results/DATE-cpu-Ncore.jsonl when not given")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="results/DATE-[RUNTIME-]cpu-Ncore.jsonl when not given"
+    )
     parser.add_argument("--date", type=_date, default=_date(), metavar="YYYY-MM-DD", help="what the rows state (today)")
     parser.add_argument("--force", action="store_true", help="replace an existing FILE")
     return parser

@@ -16,7 +16,10 @@ from torch import fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
+from edge4d.effects import without_checks
 from edge4d.errors import CaptureError
+from edge4d.fixed_inputs import fixed_of
+from edge4d.known import knowing
 from edge4d.lowering.recurrent import is_whole
 from edge4d.lowering.registry import registered
 from edge4d.lowering.values import Const
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Captured", "capture", "program_of", "source_line"]
 
-_IMPORTER = "/loading/onnx/"
-"""Lines of ours that run an ONNX graph: no lines of the user's, whose nodes have names."""
+_OURS = tuple(str(Path(__file__).parent / name) for name in ("loading/onnx/", "known.py", "fixed_inputs.py"))
+"""Lines of ours that run a user's code, or an ONNX graph, whose nodes have names: no lines of the user's."""
 
 
 @dataclass
@@ -80,13 +83,15 @@ def capture(
     for op in registered():
         if all(is_whole(node) for node in program.graph.nodes if node.target is op):
             table.pop(op, None)  # type: ignore[no-untyped-call]
-    with quiet():
-        program = program.run_decompositions(table)
+    program = _decomposed(program, table)
+    tokens = without_checks(program)
     signature = program.graph_signature
     tensors = {**program.state_dict, **program.constants}
     constants, inputs = {}, []
     for spec in signature.input_specs:
         name = spec.arg.name
+        if spec.kind is InputKind.TOKEN and name in tokens:
+            continue
         if spec.kind is InputKind.USER_INPUT:
             inputs.append(name)
         elif spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
@@ -94,6 +99,8 @@ def capture(
         else:
             raise CaptureError(f"the model holds a {spec.kind.name} named {spec.target!r}, which no graph can carry")
     for output in signature.output_specs:
+        if output.kind is OutputKind.TOKEN and output.arg.name in tokens:
+            continue
         if output.kind is not OutputKind.USER_OUTPUT:
             raise CaptureError(
                 f"the model changes {output.target!r} while it runs ({output.kind.name})",
@@ -142,31 +149,96 @@ def _key(key: Any) -> str:
     return str(key.key if isinstance(key, pytree.MappingKey) else key.name)
 
 
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+def _decomposed(program: torch.export.ExportedProgram, table: Any) -> torch.export.ExportedProgram:
     try:
-        with quiet(), _without_partial_graph(), torch.no_grad():
-            try:
-                return torch.export.export(model, args, kwargs, strict=False)
-            except Exception:
-                if not _returns_dataclasses(model, args, kwargs):
-                    raise
-                return torch.export.export(model, args, kwargs, strict=False)
-    except Exception as error:  # torch.export raises anything the model raises, and a dozen types of its own
-        at = _raised_at(error)
-        shapes = ", ".join(
-            "x".join(map(str, a.shape)) for a in pytree.tree_leaves((args, kwargs)) if hasattr(a, "shape")
-        )
-        text = str(error).strip().split("\n\n")[0][:800]
-        if "data-dependent" in str(error).lower() or "DataDependent" in type(error).__name__:
-            raise CaptureError(
-                f"{type(model).__name__} decides by the values of its input (data-dependent control flow){at}: {text}",
-                hint="replace the Python `if`/loop over tensor values by torch.where, or by a fixed number of steps",
-            ) from error
+        with quiet():
+            found: torch.export.ExportedProgram = program.run_decompositions(table)
+        return found
+    except RuntimeError as error:
+        if "is mutated in the forward method" not in str(error):
+            raise
         raise CaptureError(
-            f"torch.export cannot capture {type(model).__name__} with inputs of shape {shapes}{at}: "
-            f"{type(error).__name__}: {text}",
-            hint="check that the model runs on these shapes: model(torch.randn(shape))",
+            "the model writes into a tensor that it holds, or makes of Python numbers, and that is a constant of the "
+            f"graph ({str(error).split(' is ')[0].removeprefix('Constant ')})",
+            hint="make a new tensor by torch.where, torch.cat or torch.stack, or clone() the old one first",
         ) from error
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.export.ExportedProgram:
+    """Where values are asked for, what depends on no input is computed for real: see `edge4d.known`."""
+    if fixed_of(model):
+        try:
+            return _exported(model, args, kwargs, known=True)
+        except Exception as error:
+            raise _refusal(model, args, kwargs, error) from error
+    try:
+        program = _exported(model, args, kwargs, known=False)
+        if not _has_open_sizes(program):
+            return program
+        first: Exception | None = None
+    except Exception as error:  # torch.export raises anything the model raises, and a dozen types of its own
+        if not _by_values(error):
+            raise _refusal(model, args, kwargs, error) from error
+        first = error
+    try:
+        return _exported(model, args, kwargs, known=True)
+    except Exception as error:
+        if first is None:
+            return program  # as far as it goes: the lowering names the operators
+        told = error if _by_values(error) or isinstance(error, CaptureError) else first
+        raise _refusal(model, args, kwargs, told) from told
+
+
+def _exported(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, known: bool
+) -> torch.export.ExportedProgram:
+    def once() -> torch.export.ExportedProgram:
+        with knowing(model) if known else contextlib.nullcontext():
+            return torch.export.export(model, args, kwargs, strict=False)
+
+    with quiet(), _without_partial_graph(), torch.no_grad():
+        try:
+            return once()
+        except Exception:
+            if not _returns_dataclasses(model, args, kwargs):
+                raise
+            return once()
+
+
+def _has_open_sizes(program: torch.export.ExportedProgram) -> bool:
+    """Whether a size depends on values, as that of `nonzero` does."""
+    return any(
+        isinstance(size, torch.SymInt)
+        for node in program.graph.nodes
+        for value in pytree.tree_leaves(node.meta.get("val"))
+        if isinstance(value, torch.Tensor)
+        for size in value.shape
+    )
+
+
+def _by_values(error: Exception) -> bool:
+    return "data-dependent" in str(error).lower() or "DataDependent" in type(error).__name__
+
+
+def _refusal(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> CaptureError:
+    if isinstance(error, CaptureError):
+        return error
+    at = _raised_at(error)
+    tensors = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
+    text = str(error).strip().split("\n\n")[0][:800]
+    if _by_values(error):
+        counts = any(not tensor.is_floating_point() for tensor in tensors)
+        fix = "bake an input that it counts by into the graph, --fix 'NAME=[[1, 16, 24]]'; else " if counts else ""
+        return CaptureError(
+            f"{type(model).__name__} decides by the values of its input (data-dependent control flow){at}: {text}",
+            hint=f"{fix}replace the Python `if`/loop over tensor values by torch.where, or by a fixed number of steps",
+        )
+    shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in tensors)
+    return CaptureError(
+        f"torch.export cannot capture {type(model).__name__} with inputs of shape {shapes}{at}: "
+        f"{type(error).__name__}: {text}",
+        hint="check that the model runs on these shapes: model(torch.randn(shape))",
+    )
 
 
 def _returns_dataclasses(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -196,12 +268,8 @@ def _without_partial_graph() -> Iterator[None]:
 def _raised_at(error: Exception) -> str:
     """`` in `if x.sum() > 0:` (net.py:42)``: the innermost line outside torch and its sympy, if any."""
     packages = Path(torch.__file__).parents[1]
-    inside = (str(packages / "torch"), str(packages / "sympy"), str(Path(__file__).parent / _IMPORTER.strip("/")), "<")
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith(inside) and frame.filename != __file__
-    ]
+    inside = (str(packages / "torch"), str(packages / "sympy"), __file__, *_OURS, "<")
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(inside)]
     return f" in `{frames[-1].line}` ({_shown(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
 
 
@@ -225,7 +293,7 @@ def source_line(node: fx.Node) -> str:
     frames = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
     for frame in reversed(frames):
         path, _, rest = frame.removeprefix('File "').partition('", line ')
-        if "/torch/nn/" not in path and "/torch/_" not in path and f"edge4d{_IMPORTER}" not in path:
+        if "/torch/nn/" not in path and "/torch/_" not in path and not path.startswith(_OURS):
             return f"{_shown(path)}:{rest.split(',')[0]}"
     return ""
 

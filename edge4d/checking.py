@@ -19,6 +19,7 @@ from edge4d.input_sets import read_sets
 if TYPE_CHECKING:
     import numpy as np
 
+    from edge4d.fixed_inputs import Fixes
     from edge4d.intake import Intake
     from edge4d.ports import Port
     from edge4d.subject import Subject
@@ -34,6 +35,8 @@ def check_parity(
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
+    submodule: str | None = None,
+    fix: Fixes | None = None,
     inputs: Path | Sequence[Path] = (),
     sets: int | None = None,
     seed: int = 0,
@@ -51,6 +54,7 @@ def check_parity(
         input_shapes: logical shapes, one for each input in order, where a file leaves them open or does not say.
         factory: ``package.module:callable`` that builds the network of a state_dict.
         trust_pickle: the user vouches for pickles.
+        submodule, fix: as in `edge4d.export`; of models that are networks, not graphs.
         inputs: ``.npz`` or ``.npy`` files with one set of inputs or several, see `edge4d.input_sets.read_sets`.
         sets: how many sets of random inputs there are besides; when None, two without `inputs` and none with them.
         seed: of the first set.
@@ -86,7 +90,7 @@ def check_parity(
 
         claim_folder(repro)
     with ExitStack() as stack:
-        models = open_all(paths, input_shapes, factory, trust_pickle, seed, stack)
+        models = open_all(paths, input_shapes, factory, trust_pickle, seed, stack, submodule, fix)
         ports = ports_of([models[path] for path in paths], input_shapes)
         files = [inputs] if isinstance(inputs, Path) else list(inputs)
         given = read_sets(files, ports, strict=any(model.named for model in models.values()))

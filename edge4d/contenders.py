@@ -18,6 +18,7 @@ from edge4d.ports import Port
 if TYPE_CHECKING:
     import numpy as np
 
+    from edge4d.fixed_inputs import Fixes
     from edge4d.subject import Subject
     from edge4d.validators.parity import Tolerance
 
@@ -66,6 +67,8 @@ def open_all(
     trust_pickle: bool,
     seed: int,
     stack: ExitStack,
+    submodule: str | None = None,
+    fix: Fixes | None = None,
 ) -> dict[Path, Contender]:
     """Files of a runtime first: their inputs tell which shapes to give to a model that does not know its own."""
     from edge4d.exporters import has_runtime
@@ -86,7 +89,7 @@ def open_all(
             models[path] = Contender(path, artifact, tuple(artifact.inputs), named=True, note=said, tolerance=allowed)
         else:
             known = (port.own_shape for port in next(iter(models.values())).ports) if models else ()
-            models[path] = _from_torch(path, shapes, tuple(known), factory, trust_pickle, seed)
+            models[path] = _from_torch(path, shapes, tuple(known), factory, trust_pickle, seed, submodule, fix)
     return models
 
 
@@ -97,6 +100,8 @@ def _from_torch(
     factory: str | None,
     trust_pickle: bool,
     seed: int,
+    submodule: str | None,
+    fix: Fixes | None,
 ) -> Contender:
     import torch
     from torch.utils import _pytree as pytree
@@ -106,13 +111,16 @@ def _from_torch(
     from edge4d.subject import Subject
 
     form = None if is_folder(path) else sniff(path)
+    graphs = (Format.PROGRAM, Format.TORCHSCRIPT, Format.ONNX)
     if not shapes and form is not Format.PROGRAM and likely and all(size > 0 for shape in likely for size in shape):
         shapes = likely
     subject = Subject.of(
         path,
         shapes=shapes,
         # A program or a script needs no factory, and is refused with one that is meant for another of the files.
-        factory=None if form in (None, Format.PROGRAM, Format.TORCHSCRIPT, Format.ONNX) else factory,
+        factory=None if form in (None, *graphs) else factory,
+        submodule=None if form in graphs else submodule,
+        fix=None if form in graphs else fix,
         trust_pickle=trust_pickle,
         seed=seed,
     )

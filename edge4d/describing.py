@@ -6,9 +6,10 @@ sizes are parsed as text and checked against the graph, and nothing from the fil
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import PackingError, UsageError, ValidationError
 from edge4d.intake import PIXELS, Intake, Normalize
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["attach", "describe", "metadata_of", "ports_of"]
 
 _SHAPE, _PACKING = "edge4d.shape.", "edge4d.packing."
+_FIXED = "edge4d.fixed."
 _LAYOUT, _NORMALIZE = "edge4d.layout.", "edge4d.normalize."
 _LONGEST = 1000
 """Characters that a description of one port may have; a pattern of 32 axes has far fewer."""
@@ -88,6 +90,7 @@ def describe(
     block: str,
     source: str,
     precision: str = "fp32",
+    fixed: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the description into a model, in place of any that it carries.
 
@@ -99,6 +102,7 @@ def describe(
         block: the formulation, e.g. ``exact``.
         source: file name and SHA-256 of the model that was exported.
         precision: what its types compute in: ``fp32``, ``fp16`` or ``int8``.
+        fixed: values of inputs that are constants of the graph, by name.
 
     Raises:
         ValidationError: the ports are not those of the graph, or a packing that does not fit.
@@ -106,6 +110,7 @@ def describe(
     kept = [(entry.key, entry.value) for entry in model.metadata_props if not entry.key.startswith("edge4d.")]
     entries = {"edge4d.version": version, "edge4d.block": block, "edge4d.source": source}
     entries["edge4d.precision"] = precision
+    entries |= {_FIXED + name: json.dumps(value) for name, value in (fixed or {}).items()}
     for port in (*inputs, *outputs):
         if port.packing is not None:
             entries[_SHAPE + port.name] = "x".join(OPEN_BATCH if size == OPEN else str(size) for size in port.shape)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge4d.subject import Subject
     from edge4d.validators.parity import ParityReport
 
-__all__ = ["CHECKED_CLIPS", "check_numbers", "inputs_for", "inputs_like"]
+__all__ = ["CHECKED_CLIPS", "check_numbers", "inputs_for", "inputs_like", "rebatched"]
 
 CHECKED_CLIPS = 32
 """Runs of calibration clips on which an int8 artifact is held against the network."""
@@ -50,6 +50,29 @@ def inputs_like(subject: Subject, ports: Sequence[Port], seed: int) -> dict[str,
         if known.any():
             arrays[port.name] = generator.choice(np.unique(known), port.shape).astype(port.dtype)
     return arrays
+
+
+def rebatched(runs: Sequence[Mapping[str, Any]], ports: Sequence[Port]) -> list[dict[str, Any]]:
+    """The same clips in batches of several sizes in turn, for a graph whose batch is open.
+
+    Args:
+        runs: logical arrays by input name, all of one batch.
+        ports: the graph's inputs; those without an open size are as in the first run.
+
+    Returns:
+        Runs of 1, 4, 3, 1, … clips; such as fill no batch are left out.
+    """
+    import numpy as np
+
+    if not runs:
+        return []
+    stacks = {p.name: np.concatenate([run[p.name] for run in runs]) for p in ports if OPEN in p.shape}
+    count, start = min(map(len, stacks.values())), 0
+    found: list[dict[str, Any]] = []
+    while start + (batch := _BATCHES[len(found) % len(_BATCHES)]) <= count:
+        found.append(dict(runs[0]) | {name: stack[start : start + batch] for name, stack in stacks.items()})
+        start += batch
+    return found
 
 
 def check_numbers(

@@ -14,6 +14,7 @@ from edge4d._version import __version__
 from edge4d.blocks.choice import BlockSpec, Choice
 from edge4d.blocks.registry import EXACT, names
 from edge4d.errors import UsageError
+from edge4d.fixed_inputs import Fixes, fixes_text, parse_fixes
 from edge4d.planning import Planner
 from edge4d.ports import Port
 from edge4d.replanning import MAX_ERROR, lower_within
@@ -68,6 +69,8 @@ def export(
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
+    submodule: str | None = None,
+    fix: Fixes | None = None,
     precision: str | None = None,
     keep_fp32: Sequence[str] = (),
     calibration: str = "minmax",
@@ -110,6 +113,9 @@ def export(
         input_shapes: logical shapes for a model file that carries none.
         factory: ``package.module:callable`` that builds the module of a state_dict.
         trust_pickle: allow a file that runs code when it is read.
+        submodule: the part of the network that is wanted, by its path, e.g. ``model.visual``.
+        fix: values by input, which become constants of the graph: ``{"grid_thw": [[1, 16, 24]]}`` for code that
+            reads such an input by value. A list (or tensor) becomes a tensor, anything else stays as it is.
         precision: ``fp32``, ``fp16`` or ``int8``; the latter needs `calib`, and leaves Winograd out. When None, the
             model's own types: float32, or float16 where its weights are. Given, a model of other types is first made
             float32.
@@ -179,15 +185,21 @@ def export(
     check_opset(opset)
     if dynamic not in (None, "batch"):
         raise UsageError(f"--dynamic {dynamic}: only the batch can be left open", hint="--dynamic batch")
-    if dynamic and types.name != "fp32":
-        raise UsageError(f"--dynamic batch does not go with --precision {types.name} yet", hint="leave one of them out")
     target = _target(model, output)
     refuse_existing(target, force)
     held = load_profile(profile) if profile is not None else None
     clock = _Clock(stage)
     with clock("loading"):
         subject = Subject.of(
-            model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle, seed=seed
+            model,
+            args,
+            kwargs,
+            shapes=input_shapes,
+            factory=factory,
+            trust_pickle=trust_pickle,
+            seed=seed,
+            submodule=submodule,
+            fix=fix,
         )
     samples = fitted_on = None
     if calib is not None:
@@ -210,6 +222,8 @@ def export(
         "simplify": simplify,
         "seed": seed,
         "factory": factory,
+        **({"submodule": submodule} if submodule is not None else {}),
+        **({"fix": fixes_text(fix)} if fix else {}),
         **planner.to_dict(),
         **({"autotune": autotune} if autotune is not None else {}),
         **({"max_error": max_error} if max_error != MAX_ERROR else {}),
@@ -245,6 +259,10 @@ def plan_report(
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
+    submodule: str | None = None,
+    fix: Fixes | None = None,
+    normalize: Any = None,
+    input_layout: Any = None,
     stage: Stage | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> PlanReport:
@@ -258,11 +276,14 @@ def plan_report(
     from edge4d.calibrating import read_clips
     from edge4d.exporters.autotune import planner_for
     from edge4d.exporters.precision import Precision
+    from edge4d.intake_options import Asked
     from edge4d.lowered import plan
+    from edge4d.lowering.taking import FOLDS
     from edge4d.subject import Subject
 
     choice = Choice.of(block)
     choice.check_options(block_options or {})
+    asked = Asked.of(normalize, input_layout)
     planner, tuner = planner_for(
         Planner.of(
             runtime or autotune, formulations, max_weight_growth, max_activation_memory, Precision(precision).name
@@ -276,10 +297,19 @@ def plan_report(
     clips = read_clips(calib) if calib is not None else None  # mistakes in them can be told at once
     clock = _Clock(stage)
     with clock("loading"):
-        subject = Subject.of(model, args, kwargs, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle)
+        subject = Subject.of(
+            model,
+            args,
+            kwargs,
+            shapes=input_shapes,
+            factory=factory,
+            trust_pickle=trust_pickle,
+            submodule=submodule,
+            fix=fix,
+        )
     swapped = _swapped(subject, choice, block, block_options, clips, clock, measure=False)
     with clock("planning"):
-        layers = plan(subject.model, subject.args, subject.kwargs, planner=planner)
+        layers = plan(subject.model, subject.args, subject.kwargs, planner=planner, asked=asked, fold=FOLDS[precision])
     if tuner is not None:
         subject.notes.append(tuner.note())
     return PlanReport(subject.source, choice.label, layers, subject.notes, swapped)
@@ -370,7 +400,7 @@ def _export(
     max_error: float,
 ) -> ExportReport:
     from edge4d.describing import describe
-    from edge4d.export_parity import CHECKED_CLIPS, check_numbers, inputs_for
+    from edge4d.export_parity import CHECKED_CLIPS, check_numbers, inputs_for, rebatched
     from edge4d.exporters.onnx import to_onnx
     from edge4d.exporters.open_batch import open_batch
     from edge4d.exporters.precision import convert
@@ -391,6 +421,7 @@ def _export(
                 opset=options["opset"],
                 simplify=options["simplify"],
                 asked=asked,
+                fold=FOLDS[types.name],
             )
         subject.intakes = tuple(port.intake for port in lowered.inputs)
         found = float_types(lowered)
@@ -430,7 +461,7 @@ def _export(
     if types.narrow_ports:
         inputs, outputs = (tuple(map(_narrowed, side)) for side in (inputs, outputs))
     described = {"version": __version__, "block": options["block"], "source": subject.source, "precision": judged}
-    describe(graph.proto, inputs, outputs, **described)
+    describe(graph.proto, inputs, outputs, **described, fixed=parse_fixes(options.get("fix")))
     shapes: dict[str, Any] = {"inputs": [port.to_dict() for port in inputs]}
     if clips:
         shapes["calibration_runs"] = len(clips)
@@ -445,7 +476,8 @@ def _export(
     if sets:
         with clock("parity"):
             ports = inputs if options["dynamic"] else lowered.inputs
-            given = clips[:CHECKED_CLIPS] or inputs_for(subject, ports, sets, options["seed"])
+            shown = rebatched(clips, inputs) if options["dynamic"] else clips
+            given = shown[:CHECKED_CLIPS] or inputs_for(subject, ports, sets, options["seed"])
             compared = check_numbers(subject, target, given, judged)
     return ExportReport(
         path=target,

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from edge4d.capture import capture
+from edge4d.capture import Captured, capture
 from edge4d.errors import LoweringError, PackingError
 from edge4d.intake_options import Asked
 from edge4d.layer_values import LayerValue
@@ -111,10 +111,7 @@ def lower(
         LoweringError: the model holds operators that no rule lowers; the message lists every one of them.
         UsageError: the planner asks for a formulation that fits no layer, or no input can be taken as asked.
     """
-    captured = capture(model, args, kwargs)
-    if asked:
-        intakes = asked.resolve(captured.inputs, *captured.of_inputs())
-        captured.intakes = {n: intake for n, intake in zip(captured.inputs, intakes, strict=True) if intake is not None}
+    captured = _captured(model, args, kwargs, asked)
     found = interpret(captured, planner=planner, progress=progress, fold=fold)
     if found.module is None:
         raise _refusal(found)
@@ -137,14 +134,29 @@ def plan(
     kwargs: Mapping[str, Any] | None = None,
     *,
     planner: Planner | None = None,
+    asked: Asked | None = None,
+    fold: Fold = "all",
 ) -> tuple[LayerPlan, ...]:
     """What `lower` would make of every operator above rank 4, or why it would decline; nothing is written.
 
     Raises:
         CaptureError: torch.export cannot capture the model.
-        UsageError: the planner asks for a formulation that fits no layer.
+        UsageError: the planner asks for a formulation that fits no layer, or no input can be taken as asked.
     """
-    return interpret(capture(model, args, kwargs), planner=planner).layers
+    return interpret(_captured(model, args, kwargs, asked), planner=planner, fold=fold).layers
+
+
+def _captured(
+    model: nn.Module | torch.export.ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+    asked: Asked | None,
+) -> Captured:
+    captured = capture(model, args, kwargs)
+    if asked:
+        intakes = asked.resolve(captured.inputs, *captured.of_inputs())
+        captured.intakes = {n: intake for n, intake in zip(captured.inputs, intakes, strict=True) if intake is not None}
+    return captured
 
 
 def _refusal(found: Interpretation) -> LoweringError:

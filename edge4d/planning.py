@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from edge4d.lowering.conv.cost import Cost
     from edge4d.lowering.conv.spec import ConvSpec
 
-__all__ = ["GATHERS", "MILDER", "RUNTIMES", "LayerPlan", "Planner", "Tuner", "choose", "costs", "estimates"]
+__all__ = [
+    "CHANNELS_LAST",
+    "GATHERS",
+    "MILDER",
+    "RUNTIMES",
+    "LayerPlan",
+    "Planner",
+    "Tuner",
+    "choose",
+    "costs",
+    "estimates",
+]
 
 
 @dataclass(frozen=True)
@@ -81,10 +92,10 @@ _ROW_FORMS = frozenset(
 )
 
 RUNTIMES: dict[str, frozenset[str]] = {
-    "onnxruntime": _NPU_FORMS | {"winograd-split"},
-    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split"},
-    "tensorrt": _NPU_FORMS | _ROW_FORMS,
-    "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded"},
+    "onnxruntime": _NPU_FORMS | {"winograd-split", "ranges"},
+    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded", "stacked"},
+    "tensorrt": _NPU_FORMS | _ROW_FORMS | {"ranges"},
+    "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded", "ranges"},
 }
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
 convolution with a change of layout before it, which it runs on the CPU, and so are changes to and from *temporal*
@@ -95,7 +106,10 @@ algorithm of their own."""
 GATHERS = frozenset({"rknn"})
 """Runtimes that take every n-th frame by a Gather: RKNN's compiler runs a slice with a step on the CPU."""
 
-GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped"}
+CHANNELS_LAST = frozenset({"openvino"})
+"""Runtimes that hold the values of convolutions with channels last in memory; see `lowering/channels_last.py`."""
+
+GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped", "ranges"}
 """Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
 small; the others are for NPUs, or for ONNX Runtime alone."""
 
@@ -242,6 +256,9 @@ def estimates(spec: ConvSpec, planner: Planner) -> tuple[dict[str, float], bool]
         least = min((cost.held, cost.weights) for cost in found.values())
         allowed = {name: cost for name, cost in found.items() if (cost.held, cost.weights) == least}
     rates = RATES.get(planner.runtime or "", GENERAL)
+    if planner.runtime in CHANNELS_LAST and spec.groups > 1 and spec.kernel[0] > 1 and "temporal" in allowed:
+        # a view there, and one pass in place of one a tap; without groups the sums that follow are dearer behind it
+        allowed["temporal"] = replace(allowed["temporal"], moved=0)
     predicted = {name: rates.milliseconds(cost) for name, cost in allowed.items()}
     if planner.tuner is None or len(predicted) == 1:
         return predicted, False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import UsageError
+from edge4d.fixed_inputs import Fixes, fix_inputs, part_of
 from edge4d.intake import Intake
 from edge4d.quiet import quiet
 
@@ -57,12 +58,14 @@ class Subject:
         factory: str | None = None,
         trust_pickle: bool = False,
         seed: int = 0,
+        submodule: str | None = None,
+        fix: Fixes | None = None,
     ) -> Subject:
-        """Take a path, an `nn.Module` or an `ExportedProgram`.
+        """Take a path, an `nn.Module` or an `ExportedProgram`; of it a part, and with inputs fixed.
 
         Raises:
             LoadError: the file cannot be read or must not be trusted.
-            UsageError: no inputs are known and none can be inferred, or they do not fit.
+            UsageError: no inputs are known and none can be inferred, or they do not fit; no such part or input.
         """
         if not isinstance(model, str | Path):
             if args is None and not kwargs:
@@ -75,12 +78,14 @@ class Subject:
             from edge4d.structures import register_dataclasses
 
             register_dataclasses((args, kwargs))
+            name = type(model).__name__
+            model = fix_inputs(part_of(model, submodule) if submodule is not None else model, fix)
             program = isinstance(model, torch.export.ExportedProgram)
             graph = "an ExportedProgram" if program else ""
-            return cls(model, tuple(args or ()), dict(kwargs or {}), type(model).__name__, graph=graph)
+            return cls(model, tuple(args or ()), dict(kwargs or {}), name, graph=graph)
         from edge4d.loading import load_model, resolve_inputs, script_to_module
 
-        loaded = load_model(model, factory=factory, trust_pickle=trust_pickle)
+        loaded = load_model(model, factory=factory, trust_pickle=trust_pickle, submodule=submodule, fix=fix)
         notes = []
         if args is None:
             args, said = resolve_inputs(loaded, shapes, seed=seed)

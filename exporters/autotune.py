@@ -160,7 +160,7 @@ class Autotuner:
             try:
                 for name in names:
                     file = Path(folder, f"{name}.onnx")
-                    onnx.save(layer_model(spec, name), file)
+                    onnx.save(layer_model(spec, name, self.exporter.name), file)
                     try:
                         sessions[name] = self.exporter.open(file, timeout=self.timeout, **options)
                     except Edge4dError as error:

@@ -6,6 +6,7 @@ Formulations are made of a dozen ATen calls, which are translated here one to on
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,12 +29,13 @@ Call = tuple[str, list[Any], Attributes]
 """ONNX operator; its inputs, a list of integers standing for a constant; its attributes."""
 
 
-def layer_model(spec: ConvSpec, formulation: str) -> onnx.ModelProto:
+def layer_model(spec: ConvSpec, formulation: str, runtime: str | None = None) -> onnx.ModelProto:
     """A model of rank ≤ 4: the layer's clip in *frames* packing in, its result in *frames* packing out.
 
     Args:
         spec: the layer; its input is replaced by the model's, its constants are used as they are.
         formulation: a name of `FORMULATIONS` that fits it.
+        runtime: the one that it is written for; some get the same formulation in other calls.
 
     Raises:
         InternalError: the formulation emits a call that has no translation here.
@@ -45,8 +47,9 @@ def layer_model(spec: ConvSpec, formulation: str) -> onnx.ModelProto:
     from edge4d.lowering.builder import Builder
     from edge4d.lowering.conv.rules import FORMULATIONS
     from edge4d.packing import Packing
+    from edge4d.planning import Planner
 
-    b = Builder(FakeTensorMode(allow_non_fake_inputs=True))
+    b = Builder(FakeTensorMode(allow_non_fake_inputs=True), Planner(runtime))
     packing = Packing.frames(spec.x.shape)
     clip = b.value(b.placeholder("clip", packing.physical_shape, spec.x.dtype), packing)
     result = FORMULATIONS[formulation].rewrite(b, replace(spec, x=clip))
@@ -59,7 +62,7 @@ def layer_model(spec: ConvSpec, formulation: str) -> onnx.ModelProto:
     for node in b.graph.nodes:
         if node.op == "get_attr":
             constants[node.name] = b.parameters[str(node.target)].numpy()
-        elif node.op == "call_function":
+        elif node.op == "call_function" and node.target is not operator.getitem:
             op, inputs, attributes = _translated(node)
             names = []
             for i, value in enumerate(inputs):
@@ -69,7 +72,7 @@ def layer_model(spec: ConvSpec, formulation: str) -> onnx.ModelProto:
                 name = f"{node.name}:{i}"
                 constants[name] = _array(value, spec)
                 names.append(name)
-            nodes.append(helper.make_node(op, names, [node.name], node.name, **attributes))
+            nodes.append(helper.make_node(op, names, _results(node), node.name, **attributes))
     nodes.append(helper.make_node("Identity", [out.name], ["result"]))
     port = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -82,6 +85,14 @@ def layer_model(spec: ConvSpec, formulation: str) -> onnx.ModelProto:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
     onnx.checker.check_model(model)
     return model
+
+
+def _results(node: fx.Node) -> list[str]:
+    """Names of a call's results: of those of several the names of the calls that pick them, empty where none does."""
+    if not isinstance(node.meta["val"], list | tuple):
+        return [node.name]
+    picked = {user.args[1]: user.name for user in node.users}
+    return [picked.get(i, "") for i in range(len(node.meta["val"]))]
 
 
 def _array(value: Any, spec: ConvSpec) -> Any:
@@ -126,6 +137,11 @@ def _slice(node: fx.Node) -> Call:
     return "Slice", [*_named(x), [start], [stop], [dim], [_given(node, 4, 1)]], {}
 
 
+def _split(node: fx.Node) -> Call:
+    x, sizes, dim = node.args
+    return "Split", [*_named(x), list(sizes)], {"axis": dim}  # type: ignore[arg-type]
+
+
 def _pad(node: fx.Node) -> Call:
     x, amounts = node.args[:2]
     rank = len(x.meta["val"].shape)  # type: ignore[union-attr]
@@ -146,6 +162,10 @@ _CALLS: dict[str, Callable[[Any], Call]] = {
     "matmul": lambda node: ("MatMul", _named(*node.args), {}),
     "mm": lambda node: ("MatMul", _named(*node.args), {}),
     "add": lambda node: ("Add", _named(*node.args), {}),
+    "split_with_sizes": _split,
+    "gt": lambda node: ("Greater", [*_named(node.args[0]), float(node.args[1])], {}),
+    "expand": lambda node: ("Expand", [*_named(node.args[0]), list(node.args[1])], {}),
+    "_to_copy": lambda node: ("CastLike", [*_named(node.args[0]), 0.0], {}),
     "sub": lambda node: ("Sub", _named(*node.args), {}),
 }
 """By ATen name."""

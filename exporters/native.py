@@ -54,8 +54,12 @@ def write_native(
     import onnxsim
     import torch
 
+    from edge4d.capture import program_of
+    from edge4d.fixed_inputs import fixed_of
     from edge4d.subject import evaluation
 
+    if fixed_of(network):  # which our capture can read by value
+        network = program_of(network, args, kwargs)
     module = contextlib.nullcontext() if isinstance(network, torch.export.ExportedProgram) else evaluation(network)
     # The exporter prints its progress, and stdout is for results.
     with quiet(), contextlib.redirect_stdout(io.StringIO()), module, torch.no_grad():
@@ -86,8 +90,8 @@ def export_file(order: Mapping[str, Any]) -> dict[str, Any]:
     """`write_native` for a model file, in a process of its own; see `edge4d.exporters.child.call`.
 
     Args:
-        order: ``model`` and ``output``, paths; ``shapes``, ``factory``, ``trust_pickle``, ``seed`` as
-            `edge4d.subject.Subject.of` takes them.
+        order: ``model`` and ``output``, paths; ``shapes``, ``factory``, ``trust_pickle``, ``submodule``, ``fix``,
+            ``seed`` as `edge4d.subject.Subject.of` takes them.
 
     Returns:
         ``{"notes": […], "export_s": …}``.
@@ -100,6 +104,8 @@ def export_file(order: Mapping[str, Any]) -> dict[str, Any]:
         shapes=[tuple(shape) for shape in order["shapes"]],
         factory=order["factory"],
         trust_pickle=order["trust_pickle"],
+        submodule=order["submodule"],
+        fix=order["fix"],
         seed=order["seed"],
     )
     notes = write_native(subject.model, subject.args, Path(order["output"]), kwargs=subject.kwargs)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from edge4d.errors import ExportError, RuntimeFailed, UsageError, ValidationError
 from edge4d.exporters.assembling import Compiler, assemble, refuse_suffix
 from edge4d.exporters.gating import gate_model
+from edge4d.exporters.onnxruntime_layout import mark, unmarked
 from edge4d.exporters.onnxruntime_session import LEVELS, OrtSession
 from edge4d.exporters.options import as_names, check_count, check_settings, checked
 from edge4d.exporters.protocol import Availability, BuildResult, require
@@ -36,6 +37,9 @@ _PROVIDERS = (
 )
 _LARGEST_ORT = 2**31 - 1
 """Bytes that the flat buffer of an .ort file can hold."""
+_BESIDE_ABOVE = 2**24
+"""Bytes of a model above which its engine's weights lie beside the ``.onnx``, from where the system maps them: within
+the protobuf ONNX Runtime reads and copies them, and needs memory for both."""
 _SHOWN = 5
 
 
@@ -129,22 +133,24 @@ class OnnxRuntime:
     ) -> BuildResult:
         """Write the graph as ONNX Runtime optimises it, as ``.onnx`` or, by `output`'s suffix, ``.ort``.
 
-        Weights that lie beside the model stay beside the ``.onnx`` (``OUTPUT.data``). A ``.onnx`` is optimised to
-        ``extended`` by default, for it is optimised further for the machine that opens it. A ``.ort`` is not, and
-        without the layouts of ``all`` it ran at half the speed, so that is its default. The optimised graph goes
-        through the gate, and the result is opened before it is published.
+        Weights of more than 16 MB, and those that lie beside the model, lie beside the ``.onnx`` (``OUTPUT.data``),
+        from where they are mapped. By default the engine holds the layouts of this kind of processor (level ``all``),
+        which `open` checks; one of level ``extended`` runs anywhere, and ONNX Runtime copies its weights there.
+        The optimised graph goes through the gate, and the result is opened before it is published.
         """
         model_path, output = Path(model_path), Path(output)
         flat = output.suffix.lower() == ".ort"
-        chosen = Options.of(options, optimization="all" if flat else "extended")
+        chosen = Options.of(options)
         require(self)
         refuse_suffix(output, self.name, self.suffixes)
         files = model_files(model_path)
-        if flat and sum(file.stat().st_size for file in files) > _LARGEST_ORT:
+        size = sum(file.stat().st_size for file in files)
+        if flat and size > _LARGEST_ORT:
             raise UsageError(
                 f"{output}: an .ort file holds 2 GB at most, the model is larger", hint="write .onnx instead"
             )
-        beside = [output.with_name(output.name + ".data")] if len(files) > 1 and not flat else []
+        large = len(files) > 1 or size > _BESIDE_ABOVE
+        beside = [output.with_name(output.name + ".data")] if large and not flat else []
         compiler = Compiler(self.name, f"{__name__}:compile_engine", ("onnxruntime", "onnx"))
         return assemble(compiler, model_path, [output, *beside], asdict(chosen), max_rank=max_rank, timeout=timeout)
 
@@ -153,22 +159,23 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
     """Optimise and save; see `edge4d.exporters.assembling.Compiler`."""
     model, options = Path(order["model"]), Options.of(order["options"])
     engine, *data = (Path(file) for file in order["files"])
-    flat = engine.suffix.lower() == ".ort"
-    if order["max_rank"] is not None and flat:
-        # The flat form is none that the gate reads: the same optimisations, written as ONNX, are.
-        with tempfile.TemporaryDirectory(prefix=".edge4d-", dir=engine.parent) as folder:
-            as_onnx = Path(folder, "optimised.onnx")
-            _optimise(model, as_onnx, [as_onnx.with_name("optimised.onnx.data")], options)
-            gate_model(as_onnx, order["max_rank"], f"the graph that ONNX Runtime made of {model}")
-    source = _optimise(model, engine, data, options)
-    if not engine.is_file():
-        raise ExportError(f"ONNX Runtime reported no error but wrote no engine for {model}")
-    if order["max_rank"] is not None and not flat:
-        gate_model(engine, order["max_rank"], f"the graph that ONNX Runtime made of {model}")
+    with tempfile.TemporaryDirectory(prefix=".edge4d-", dir=engine.parent) as folder:
+        flat = engine.suffix.lower() == ".ort"
+        # The flat form is none that the gate reads, or that takes a mark: it is made of the same graph as ONNX.
+        place = Path(folder, "optimised.onnx") if flat else engine
+        source = _optimise(model, place, [place.with_name("optimised.onnx.data")] if flat else data, options)
+        if not place.is_file():
+            raise ExportError(f"ONNX Runtime reported no error but wrote no engine for {model}")
+        if options.optimization == "all":
+            mark(place, source.metadata)
+        if order["max_rank"] is not None:
+            gate_model(place, order["max_rank"], f"the graph that ONNX Runtime made of {model}")
+        if flat:
+            _optimise(place, engine, [], replace(options, optimization="none"))
     _compare(source, engine, options)
     notes = []
     if options.optimization == "all":
-        notes.append("it holds layouts of this CPU: run it on this kind of machine only")
+        notes.append("it holds layouts of this CPU: run it on this kind of machine only (--level extended runs on any)")
     if source.fallback:
         listed = [f"{item['op']} {item['node']!r} to {item['provider']}" for item in source.fallback]
         notes.append(
@@ -203,8 +210,10 @@ def _compare(source: OrtSession, engine: Path, options: Options) -> None:
             hint="try --level basic, or another onnxruntime",
         ) from error
     with built:
-        for what in ("inputs", "outputs", "metadata"):
-            if getattr(built, what) != getattr(source, what):
+        facts = {what: (getattr(source, what), getattr(built, what)) for what in ("inputs", "outputs")}
+        facts["metadata"] = (unmarked(source.metadata), unmarked(built.metadata))
+        for what, (wanted, found) in facts.items():
+            if found != wanted:
                 raise RuntimeFailed(
                     f"the engine built from {source.path} has other {what} than the model",
                     hint="use a newer onnxruntime, or --level basic",

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge4d.errors import ExportError, PackingError, RuntimeUnavailable, UsageError, ValidationError
+from edge4d.exporters.onnxruntime_layout import check_layout
 from edge4d.ports import Port
 
 if TYPE_CHECKING:
@@ -64,6 +65,10 @@ class OrtSession:
         settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[options.optimization])
         settings.intra_op_num_threads = options.threads
         settings.enable_cpu_mem_arena = options.arena
+        if options.providers == ("CPUExecutionProvider",):
+            # Patterns allot the activations of later calls anew beside those of the first; buffers that are shared by
+            # plan stay allotted from their first use to their last. Without both, calls are as fast and need less.
+            settings.enable_mem_pattern = settings.enable_mem_reuse = False
         settings.log_severity_level = 4  # what goes wrong is raised; the rest would mix with our own output
         if save is not None:
             settings.optimized_model_filepath = str(save)
@@ -92,6 +97,7 @@ class OrtSession:
         self.inputs = tuple(_port(path, value) for value in session.get_inputs())
         self.outputs = tuple(_port(path, value) for value in session.get_outputs())
         self.metadata: Mapping[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+        check_layout(path, self.metadata)
         self.details: Mapping[str, Any] = {
             "runtime": "onnxruntime",
             "version": onnxruntime.__version__,

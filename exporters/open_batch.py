@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edge4d.exporters.onnx import OnnxGraph
     from edge4d.intake_options import Asked
     from edge4d.lowered import Lowered
+    from edge4d.lowering.taking import Fold
     from edge4d.planning import Planner
 
 __all__ = ["SYMBOL", "WITNESSES", "open_batch"]
@@ -86,6 +87,7 @@ def open_batch(
     opset: int,
     simplify: bool,
     asked: Asked | None = None,
+    fold: Fold = "all",
 ) -> tuple[Lowered, OnnxGraph, tuple[Port, ...], tuple[Port, ...]]:
     """Lower and translate at the witnesses, and join the graphs.
 
@@ -95,7 +97,7 @@ def open_batch(
             others that begin with the same size.
         planner: chooses formulations at the first witness; the others follow.
         opset, simplify: as in `to_onnx`.
-        asked: as in `edge4d.lower`.
+        asked, fold: as in `edge4d.lower`.
 
     Returns:
         (lowered at the first witness, the graph, its inputs and outputs). Open sizes in the ports are `OPEN`.
@@ -112,7 +114,7 @@ def open_batch(
     module = _any_batch(model)
     lowereds: list[Lowered] = []
     for batch in WITNESSES:
-        lowereds.append(lower(module, *_at(batch, args, kwargs), planner=planner, asked=asked))
+        lowereds.append(lower(module, *_at(batch, args, kwargs), planner=planner, asked=asked, fold=fold))
         if len(lowereds) == 1:  # what a layer became at one batch it becomes at all
             chosen = {layer.layer: layer.becomes for layer in lowereds[0].layers if layer.becomes in FORMULATIONS}
             planner = replace(planner, formulations=tuple((k, v) for k, v in chosen.items() if v is not None))

@@ -62,20 +62,56 @@ def write_artifact(
 
 def write_model(graph: OnnxGraph, path: Path, *, external_above: int = EXTERNAL_ABOVE) -> None:
     """Write the model alone, and its external data if it is large; see `write_artifact`."""
-    proto = type(graph.proto)()
-    proto.CopyFrom(graph.proto)
     if graph.weight_bytes > external_above:
+        proto = type(graph.proto)()
+        proto.CopyFrom(graph.proto)
         _write_beside(graph, proto, data_path(path))
+        path.write_bytes(proto.SerializeToString())
     else:
-        _write_inside(graph, proto)
-    path.write_bytes(proto.SerializeToString())
+        _write_inside(graph, path)
 
 
-def _write_inside(graph: OnnxGraph, proto: Any) -> None:
-    from onnx import numpy_helper
+def _write_inside(graph: OnnxGraph, path: Path) -> None:
+    """The protobuf as it would serialise with the weights in it, written weight by weight: none is copied."""
+    import numpy as np
+    import onnx
+    from onnx import helper
 
+    outer = type(graph.proto)()
+    outer.CopyFrom(graph.proto)
+    outer.ClearField("graph")
+    inner = graph.proto.graph.SerializeToString()
+    of_graph, of_tensor, of_bytes = (
+        kind.DESCRIPTOR.fields_by_name[name].number
+        for kind, name in ((type(outer), "graph"), (onnx.GraphProto, "initializer"), (onnx.TensorProto, "raw_data"))
+    )
+    heads = []
     for name, array in graph.weights.items():
-        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        told = onnx.TensorProto(name=name, data_type=kind, dims=array.shape).SerializeToString()
+        told += _head(of_bytes, array.nbytes)
+        heads.append(_head(of_tensor, len(told) + array.nbytes) + told)
+    size = len(inner) + graph.weight_bytes + sum(map(len, heads))
+    with path.open("wb") as file:
+        file.write(outer.SerializeToString() + _head(of_graph, size) + inner)
+        for head, array in zip(heads, graph.weights.values(), strict=True):
+            file.write(head)
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            file.write(little.reshape(-1).view(np.uint8).data)
+
+
+def _head(field: int, size: int) -> bytes:
+    """Tag of a protobuf field that holds `size` bytes, and that size."""
+    return _varint(field << 3 | 2) + _varint(size)
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; the highest bit says that more follow."""
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*found, value])
 
 
 def _write_beside(graph: OnnxGraph, proto: Any, place: Path) -> None:

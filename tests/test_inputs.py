@@ -12,9 +12,11 @@ from torch import nn
 
 import edge4d
 from edge4d.checking import check_parity
+from edge4d.cli import main
 from edge4d.clips import Pixels, load_clips
 from edge4d.errors import UsageError, ValidationError
 from edge4d.evaluating import evaluate
+from edge4d.exporting import plan_report
 from edge4d.intake import Intake, Normalize
 from edge4d.intake_options import Asked
 from edge4d.ports import Port
@@ -157,6 +159,24 @@ def test_an_open_batch(net, tmp_path):
         for batch in (1, 6):
             given = frames(batch, 4, 10, 8, 3, seed=batch)
             np.testing.assert_allclose(opened(given)["output"], by_hand(net, given), rtol=1e-5, atol=1e-5)
+
+
+def test_plan_takes_them_as_export_does(report, archive, net):
+    planned = plan_report(archive, normalize=TEXT, input_layout="nhwc")
+    assert planned.layers == report.layers
+    padded = plan_report(archive, normalize=TEXT, input_layout="nhwc", precision="fp16")
+    assert padded.ok
+    with pytest.raises(UsageError, match="has 3 channels, mean and std are for 2"):
+        plan_report(archive, normalize="mean=0.4,0.3 std=0.2")
+    with pytest.raises(UsageError, match=r"--input-layout other:…: the model has no such input"):
+        plan_report(net, (torch.randn(1, 3, 4, 10, 8),), input_layout="other:nhwc")
+
+
+def test_plan_from_the_command_line(archive, capsys):
+    assert main(["plan", str(archive), "--normalize", TEXT, "--input-layout", "nhwc", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+    assert main(["plan", str(archive), "--input-layout", "nhcw"]) == 2
+    assert "did you mean nhwc?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

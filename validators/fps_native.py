@@ -46,7 +46,8 @@ class NativeForms:
     """Makes the native form once, and of it what each runtime opens.
 
     Attributes:
-        order: ``model``, ``shapes``, ``factory``, ``trust_pickle``, ``seed``, as `exporters.native.export_file` takes.
+        order: ``model``, ``shapes``, ``factory``, ``trust_pickle``, ``submodule``, ``fix``, ``seed``, as
+            `exporters.native.export_file` takes.
         folder: where the files go.
         time_limit_s: for the export, and for each runtime's compiler.
     """

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    from edge4d.fixed_inputs import Fixes
+
 __all__ = ["bench_paths"]
 
 _SETTLE_S = 0.02
@@ -49,6 +51,8 @@ def bench_paths(
     input_shapes: Sequence[Sequence[int]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
+    submodule: str | None = None,
+    fix: Fixes | None = None,
     seed: int = 0,
     time_limit_s: float = 600.0,
     native: bool = False,
@@ -70,6 +74,7 @@ def bench_paths(
         input_shapes: one for each input, e.g. (1, 3, 16, 112, 112), where a file does not say.
         factory: builds the network of a state_dict, ``package.module:callable``.
         trust_pickle: the user vouches for pickled modules.
+        submodule, fix: as in `edge4d.export`; of models that PyTorch runs.
         seed: of the random inputs.
         time_limit_s: seconds that a candidate may take to load, to warm up, or for a turn; with `native` also to export
             the native form, and to build an engine of it.
@@ -97,6 +102,8 @@ def bench_paths(
         "shapes": [list(shape) for shape in input_shapes],
         "factory": factory,
         "trust_pickle": trust_pickle,
+        "submodule": submodule,
+        "fix": dict(fix or {}),
         "seed": seed,
     }
     gathered = {name: Samples() for name in _names(paths)}
@@ -156,7 +163,10 @@ class _Worker:
         return self
 
     def load(self, order: Mapping[str, Any]) -> None:
-        facts = self._ask({"do": "describe", "path": order["path"]}, "to look at the file")
+        # In a process of its own: to look at a file may take the memory of all its weights, and the peak of this one is
+        # to be that of the runtime.
+        with _Worker(self._samples, self._threads, self._limit) as other:
+            facts = other._ask({"do": "describe", "path": order["path"]}, "to look at the file")
         if facts is not None:
             self._samples.facts = {key: facts[key] for key in _FACTS}
         answer = self._ask({"do": "load", **order}, "to load")
@@ -240,7 +250,7 @@ def _native_forms(
     first = next(iter(gathered))
     reference = gathered[first]
     model = {"model": str(Path(placed[first]).absolute()), "shapes": reference.details.get("shapes", [])}
-    asked = {key: order[key] for key in ("factory", "trust_pickle", "seed")}
+    asked = {key: order[key] for key in ("factory", "trust_pickle", "submodule", "fix", "seed")}
     maker = NativeForms(model | asked, folder, time_limit_s)
     forms: dict[str, tuple[Samples, Path | None]] = {}
     places = list(dict.fromkeys(place for samples in gathered.values() if (place := place_of(samples)) is not None))

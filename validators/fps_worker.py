@@ -171,7 +171,7 @@ def _torch(path: Path, order: Mapping[str, Any]) -> _Candidate:
     from edge4d.loading import load_model, resolve_inputs
 
     torch.set_num_threads(order["threads"])
-    loaded = load_model(path, factory=order["factory"], trust_pickle=order["trust_pickle"])
+    loaded = load_model(path, **{key: order[key] for key in ("factory", "trust_pickle", "submodule", "fix")})
     wanted = order["shapes"] or (order["likely_shapes"] if loaded.example_args is None else [])
     args, sentence = resolve_inputs(loaded, [tuple(shape) for shape in wanted], seed=order["seed"])
     module = loaded.module

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from edge4d.cli.options import Factory, Force, InputShapes, Json, Providers, Seed, Threads, TrustPickle, parse_shapes
+from edge4d.cli.options import (
+    Factory,
+    Fix,
+    Force,
+    InputShapes,
+    Json,
+    Providers,
+    Seed,
+    Submodule,
+    Threads,
+    TrustPickle,
+    parse_shapes,
+)
 from edge4d.cli.output import emit_json, emit_text, note, print_error, stage
 
 
@@ -20,6 +32,8 @@ def command(
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
+    submodule: Submodule = None,
+    fix: Fix = None,
     seed: Seed = 0,
     time_limit: Annotated[
         float, typer.Option("--time-limit", min=0.1, help="Seconds to load, to warm up, and for a turn.")
@@ -71,6 +85,7 @@ def command(
         edge4d bench model.pt2 model.onnx model.openvino.xml --native --plot fps.png
         edge4d bench model.pt2 model.onnx --min-ratio 1.2 --min-fps 30 --json
     """
+    from edge4d.fixed_inputs import parse_fixes
     from edge4d.validators.fps_floors import Floors
     from edge4d.validators.fps_paths import bench_paths
 
@@ -95,6 +110,8 @@ def command(
             input_shapes=parse_shapes(input_shape),
             factory=factory,
             trust_pickle=trust_pickle,
+            submodule=submodule,
+            fix=parse_fixes(fix),
             seed=seed,
             time_limit_s=time_limit,
             native=native,

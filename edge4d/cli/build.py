@@ -27,7 +27,7 @@ def command(
             "--level",
             "--optimization",
             metavar="LEVEL",
-            help="onnxruntime: none, basic, extended or all; extended for .onnx and all for .ort by default.",
+            help="onnxruntime: none, basic, extended (runs on any processor) or all (the default).",
         ),
     ] = None,
     provider: Providers = None,

@@ -16,6 +16,7 @@ from edge4d.cli.options import (
     CalibStd,
     Energy,
     Factory,
+    Fix,
     For,
     Force,
     Formulations,
@@ -29,6 +30,7 @@ from edge4d.cli.options import (
     Output,
     OwnPrecision,
     Seed,
+    Submodule,
     TrustPickle,
     block_options,
     parse_bytes,
@@ -67,6 +69,8 @@ def command(
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
+    submodule: Submodule = None,
+    fix: Fix = None,
     dynamic: Annotated[
         str | None,
         typer.Option("--dynamic", metavar="batch", help="Leave the batch open; all else is as in the example."),
@@ -104,9 +108,11 @@ def command(
         edge4d export model.pt2 --precision int8 --calib videos/ --calib-mean 0.45 --calib-std 0.225 -o int8.onnx
         edge4d export model.pt2 --normalize 'mean=0.43,0.39,0.37 std=0.22,0.22,0.21' --input-layout nhwc
         edge4d export model.pt2 --formulation 'layer4.*=taps' --max-weight-growth 1.5
+        edge4d export ./Qwen2-VL --submodule model.visual --fix 'grid_thw=[[1, 16, 24]]' --input-shape 384x1176
         edge4d export model.pt2 --json | jq .parity.ok
     """
     from edge4d.exporting import export
+    from edge4d.fixed_inputs import parse_fixes
 
     report = export(
         model,
@@ -131,6 +137,8 @@ def command(
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,
+        submodule=submodule,
+        fix=parse_fixes(fix),
         dynamic=dynamic,
         opset=opset,
         simplify=simplify,

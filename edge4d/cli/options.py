@@ -22,6 +22,7 @@ __all__ = [
     "Calibration",
     "Energy",
     "Factory",
+    "Fix",
     "For",
     "Force",
     "Formulations",
@@ -37,6 +38,7 @@ __all__ = [
     "PrecisionName",
     "Providers",
     "Seed",
+    "Submodule",
     "Threads",
     "TrustPickle",
     "block_options",
@@ -76,6 +78,25 @@ Factory = Annotated[
 
 TrustPickle = Annotated[
     bool, typer.Option("--trust-pickle", help="Load a pickled nn.Module, which runs code from the file.")
+]
+
+Submodule = Annotated[
+    str | None,
+    typer.Option(
+        "--submodule",
+        metavar="PATH",
+        help="The part of the network that is wanted, e.g. model.visual, the vision tower of a language model.",
+    ),
+]
+
+Fix = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fix",
+        metavar="NAME=VALUES",
+        help="Bake an input into the graph, as JSON, e.g. 'grid_thw=[[1, 16, 24]]' which the code reads by value; "
+        "repeatable. A list becomes a tensor.",
+    ),
 ]
 
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the random inputs.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from edge4d.cli.options import Factory, InputShapes, Json, Seed, TrustPickle, parse_shapes
+from edge4d.cli.options import Factory, Fix, InputShapes, Json, Seed, Submodule, TrustPickle, parse_shapes
 from edge4d.cli.output import emit_json, emit_text, note
 
 
@@ -15,6 +15,8 @@ def command(
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
+    submodule: Submodule = None,
+    fix: Fix = None,
     clips: Annotated[
         list[Path] | None,
         typer.Option(
@@ -66,6 +68,7 @@ def command(
     """
     from edge4d.checking import check_parity
     from edge4d.files import atomic_write, refuse_folder
+    from edge4d.fixed_inputs import parse_fixes
     from edge4d.validators.tolerances import Tolerance
 
     if html is not None:
@@ -80,6 +83,8 @@ def command(
         input_shapes=parse_shapes(input_shape) or (),
         factory=factory,
         trust_pickle=trust_pickle,
+        submodule=submodule,
+        fix=parse_fixes(fix),
         inputs=clips or (),
         sets=sets,
         seed=seed,

@@ -13,13 +13,17 @@ from edge4d.cli.options import (
     Calib,
     Energy,
     Factory,
+    Fix,
     For,
     Formulations,
+    InputLayout,
     InputShapes,
     Json,
     MaxActivationMemory,
     MaxWeightGrowth,
+    Normalize,
     PrecisionName,
+    Submodule,
     TrustPickle,
     block_options,
     parse_bytes,
@@ -44,9 +48,13 @@ def command(
     max_activation_memory: MaxActivationMemory = None,
     autotune: Autotune = None,
     autotune_budget: AutotuneBudget = "60s",
+    normalize: Normalize = None,
+    input_layout: InputLayout = None,
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
+    submodule: Submodule = None,
+    fix: Fix = None,
     as_json: Json = False,
 ) -> None:
     """Show what every operator above rank 4 would become, what it costs, or why it is declined.
@@ -60,6 +68,7 @@ def command(
         edge4d plan model.pt2 --json | jq '.layers[] | select(.becomes == null)'
     """
     from edge4d.exporting import plan_report
+    from edge4d.fixed_inputs import parse_fixes
 
     report = plan_report(
         model,
@@ -73,9 +82,13 @@ def command(
         max_activation_memory=parse_bytes(max_activation_memory),
         autotune=autotune,
         autotune_budget=parse_seconds(autotune_budget),
+        normalize=normalize,
+        input_layout=input_layout,
         input_shapes=parse_shapes(input_shape),
         factory=factory,
         trust_pickle=trust_pickle,
+        submodule=submodule,
+        fix=parse_fixes(fix),
         stage=stage,
         progress=note,
     )

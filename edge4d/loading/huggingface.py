@@ -146,7 +146,19 @@ def _class_of(folder: Path, config: dict[str, Any]) -> Any:
             f"{folder}: config.json names no class of its network (architectures)",
             hint='add it, for example "architectures": ["VideoMAEForVideoClassification"]',
         )
-    kind = getattr(transformers, name, None) if name.isidentifier() and not name.startswith("_") else None
+    kind = None
+    if name.isidentifier() and not name.startswith("_"):
+        try:
+            kind = getattr(transformers, name, None)
+        except ImportError as error:  # transformers imports a network when it is asked for
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise RuntimeUnavailable(
+                f"{folder}: transformers {transformers.__version__} cannot import {name} here: "
+                f"{type(cause).__name__}: {cause}",
+                hint="install what it needs, or mend the package that fails",
+            ) from None
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         near = difflib.get_close_matches(name, [one for one in dir(transformers) if one.startswith(name[:2])], n=1)
         own = " it comes with code of its own (auto_map), which is never run;" if config.get("auto_map") else ""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge4d.errors import LoadError, UsageError
+from edge4d.fixed_inputs import Fixes, fix_inputs, part_of
 from edge4d.loading.huggingface import is_folder, load_folder
 from edge4d.loading.loaded import Kind, Loaded, Source
 from edge4d.loading.sniff import Format, sniff
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["load_model"]
 
 
-def load_model(path: str | os.PathLike[str], *, factory: str | None = None, trust_pickle: bool = False) -> Loaded:
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    factory: str | None = None,
+    trust_pickle: bool = False,
+    submodule: str | None = None,
+    fix: Fixes | None = None,
+) -> Loaded:
     """Load a model file of any kind.
 
     Args:
@@ -26,6 +34,8 @@ def load_model(path: str | os.PathLike[str], *, factory: str | None = None, trus
             a training checkpoint with one of the last two in it, an ONNX file of any rank, or a Hugging Face folder.
         factory: ``package.module:callable`` that builds the network for a state_dict.
         trust_pickle: the user vouches for the file: pickles may run code. Without it nothing in the file is run.
+        submodule: the part of the network that is wanted, by its path, e.g. ``model.visual``.
+        fix: inputs that the network makes itself; see `edge4d.fixed_inputs`.
 
     Returns:
         The model on the CPU in eval mode, with its source.
@@ -33,10 +43,18 @@ def load_model(path: str | os.PathLike[str], *, factory: str | None = None, trus
     Raises:
         LoadError: unreadable, unknown, refused, or weights that do not fit.
         LoweringError: an ONNX file with operators that are not imported.
-        UsageError: a factory that does not work, or one given where it is of no use.
+        UsageError: a factory that does not work, or one given where it is of no use; no such part or input.
         RuntimeUnavailable: the library of a network that is named is not installed.
     """
-    file = Path(path)
+    loaded = _load(Path(path), factory, trust_pickle)
+    if submodule is not None:
+        loaded.module, loaded.told = part_of(loaded.program or loaded.module, submodule), None
+    if fix:
+        loaded.module = fix_inputs(loaded.program or loaded.module, fix)
+    return loaded
+
+
+def _load(file: Path, factory: str | None, trust_pickle: bool) -> Loaded:
     if is_folder(file):
         _no_factory(file, factory, "a Hugging Face folder")
         network, told, files = load_folder(file, trust=trust_pickle)

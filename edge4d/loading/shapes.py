@@ -194,10 +194,7 @@ def resolve_inputs(
         said = f"from config.json: {format_shape(loaded.told)}" + (" (N T C H W)" if len(loaded.told) == 5 else "")
         return _fill([loaded.told], [dtype], seed), said
     if not input_shapes and loaded.kind == "huggingface":
-        raise UsageError(
-            "config.json does not tell the shape of the input",
-            hint="give it as the model takes it, frames before channels: --input-shape 1x16x3x224x224",
-        )
+        raise UsageError("config.json does not tell the shape of the input", hint=_untold(module))
     if not input_shapes:
         guess = infer_input_shapes(module)
         if guess is None:
@@ -222,12 +219,27 @@ def resolve_inputs(
     return _fill(input_shapes, dtypes, seed), "from --input-shape"
 
 
+def _untold(module: nn.Module) -> str:
+    """What to do about a network whose config does not tell its input; a language model's tower is named."""
+    names, _ = _input_names(module)
+    if "input_ids" not in names:
+        return "give it as the model takes it, frames before channels: --input-shape 1x16x3x224x224"
+    from torch import nn
+
+    convs = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Conv3d)]
+    parents = [name for name, part in module.named_modules() if name and hasattr(part, "config")]
+    towers = [name for name in parents if convs and convs[0].startswith(f"{name}.")]
+    where = f"it seems to be {max(towers, key=len)}" if towers else "e.g. model.visual"
+    return f"a language model as a whole takes words; give its vision tower by --submodule PATH, {where}"
+
+
 def _wrong_count(names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> UsageError:
     plural = "input" if len(names) == 1 else "inputs"
     return UsageError(
         f"the model takes {len(names)} {plural} ({', '.join(names)}), --input-shape was given {len(shapes)} time(s): "
         + ", ".join(map(format_shape, shapes)),
-        hint="give --input-shape once per input, in the order of the model's arguments",
+        hint="give --input-shape once per input, in the order of the model's arguments; an input that the code reads "
+        "by value is baked in instead: --fix 'NAME=[[1, 16, 24]]'",
     )
 
 

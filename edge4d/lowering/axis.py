@@ -11,14 +11,17 @@ import torch
 from torch._ops import OpOverload
 
 from edge4d.lowering.alignment import align
+from edge4d.lowering.channels_last import T_AXIS
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Const, Operand, Value
 from edge4d.lowering.view import reshape
 
 if TYPE_CHECKING:
+    from torch import fx
+
     from edge4d.lowering.builder import Builder
 
-__all__ = ["concat", "gather_axis", "slice_axis", "take"]
+__all__ = ["concat", "gather_axis", "pad_axes", "pad_frames", "slice_axis", "split_axis", "take"]
 
 aten = torch.ops.aten
 
@@ -31,9 +34,29 @@ def slice_axis(b: Builder, x: Operand, axis: int, start: int, stop: int, step: i
         return Const(x.tensor.movedim(axis, 0)[start:stop:step].movedim(0, axis), f"{x.name}.{start}_{stop}")
     if step > 1 and b.gathers:
         return gather_axis(b, x, axis, range(start, stop, step))
+    if axis == T_AXIS:
+        x = b.by_frames(x)
+    if step == 1 and b.channels_last:
+        before, after = start, x.shape[axis] - stop
+        sizes = [size for size in (before, stop - start, after) if size]
+        return split_axis(b, x, axis, sizes)[1 if before else 0]
     node, dim, packing = b.isolate(x, axis)
     sliced = b.emit(aten.slice.Tensor, node, dim, start, stop, step)
     return b.value(sliced, packing.resize(axis, dim, len(range(start, stop, step))))
+
+
+def split_axis(b: Builder, x: Operand, axis: int, sizes: Sequence[int]) -> list[Operand]:
+    """Consecutive parts of one axis; by one Split where the runtime makes that a view of its input (OpenVINO does
+    along the first axis of more than one element, whereas it copies what it slices).
+    """
+    if isinstance(x, Const) or not b.channels_last or len(sizes) == 1:
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        return [slice_axis(b, x, axis, start, start + size) for start, size in zip(starts, sizes, strict=True)]
+    if axis == T_AXIS:
+        x = b.by_frames(x)
+    node, dim, packing = b.isolate(x, axis)
+    cut = b.emit(aten.split_with_sizes.default, node, list(sizes), dim)
+    return [b.value(b.item(cut, i), packing.resize(axis, dim, size)) for i, size in enumerate(sizes)]
 
 
 def gather_axis(b: Builder, x: Operand, axis: int, places: Sequence[int]) -> Operand:
@@ -42,7 +65,7 @@ def gather_axis(b: Builder, x: Operand, axis: int, places: Sequence[int]) -> Ope
         return x
     if isinstance(x, Const):
         return Const(x.tensor.index_select(axis, torch.tensor(list(places))), f"{x.name}.take")
-    node, dim, packing = b.isolate(x, axis)
+    node, dim, packing = b.isolate(b.by_frames(x) if axis == T_AXIS else x, axis)
     index = b.parameter(torch.tensor(list(places)), f"{b.at.layer}.index".strip("."))
     gathered = b.emit(aten.index_select.default, node, dim, index)
     return b.value(gathered, packing.resize(axis, dim, len(places)))
@@ -102,6 +125,22 @@ def pad_axes(b: Builder, x: Value, pads: Sequence[tuple[int, int]], fill: float 
         padded = b.emit(aten.constant_pad_nd.default, node, amounts, fill)
         x = b.value(padded, packing.resize(axis, dim, x.shape[axis] + before + after))
     return x
+
+
+def pad_frames(b: Builder, x: Value, before: int, after: int) -> Value:
+    """Zero frames before and after those of a clip (N, C, T, H, W)."""
+    source, x = x.node, b.by_frames(x)
+    if not (b.channels_last and x.dtype.is_floating_point):
+        return pad_axes(b, x, [(0, 0), (0, 0), (before, after), (0, 0), (0, 0)])
+    node, dim, packing = b.isolate(x, T_AXIS)
+    shape, zero = list(packing.physical_shape), b.zero(source)
+
+    def zeros(count: int) -> list[fx.Node]:
+        one = b.reshape(zero, [1] * len(shape))
+        return [b.emit(aten.expand.default, one, [*shape[:dim], count, *shape[dim + 1 :]])] if count else []
+
+    padded = b.emit(aten.cat.default, [*zeros(before), node, *zeros(after)], dim)
+    return b.value(padded, packing.resize(T_AXIS, dim, x.shape[T_AXIS] + before + after))
 
 
 # ---- rules ------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ rule may be written as a small program of other operators. `emit` appends one ca
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +20,12 @@ from torch.utils import _pytree as pytree
 
 from edge4d.errors import InternalError
 from edge4d.lowering import registry
+from edge4d.lowering.channels_last import FIRST, LAST, bridge, frames_groups
 from edge4d.lowering.registry import Decline, Site
+from edge4d.lowering.unknown import unknown
 from edge4d.lowering.values import Const, Operand, Value
 from edge4d.packing import MAX_RANK, Groups, Packing
-from edge4d.planning import GATHERS, Planner, choose, estimates
+from edge4d.planning import CHANNELS_LAST, GATHERS, Planner, choose, estimates
 from edge4d.repacking import plan_repack
 
 if TYPE_CHECKING:
@@ -101,9 +104,7 @@ class Builder:
         """Find the rule, check the call, rewrite it, and hold the outcome against the expected logical result."""
         rule = registry.find(op)
         if rule is None:
-            raise Declined(
-                str(op), Decline("edge4d has no rule for this operator", "register one with edge4d.register_rule")
-            )
+            raise Declined(str(op), unknown(op))
         site = Site(op, _by_schema(op, args, kwargs), result)
         spec = rule.check(site)
         if isinstance(spec, Decline):
@@ -178,6 +179,11 @@ class Builder:
     def gathers(self) -> bool:
         """Whether every n-th place along an axis is taken by a Gather, not by a slice with a step."""
         return self._planner.runtime in GATHERS
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the runtime holds the values of convolutions with their channels last in memory."""
+        return self._planner.runtime in CHANNELS_LAST
 
     def plan(self, spec: ConvSpec) -> str:
         """The formulation of a 3-D convolution, remembered for the report."""
@@ -257,9 +263,41 @@ class Builder:
         if isinstance(x, Const):
             return self._materialise(x, target)
         node = x.node
+        first, last = bridge(own, target) if self.channels_last else (False, False)
+        if first or last:
+            if first:
+                before, channels, height, width = own.physical_shape
+                node = self.reshape(node, (before, channels, height * width))
+                node = self.emit(aten.permute.default, node, [0, 2, 1])
+            if not last:
+                return self.reshape(node, target.physical_shape)
+            shape = target.physical_shape
+            return self.emit(aten.permute.default, self.reshape(node, [shape[i] for i in LAST]), list(FIRST))
         for step in plan_repack(own.sizes, own.memory, target.memory):
             node = self.emit(aten.permute.default, self.reshape(node, step.shape), list(step.perm))
         return self.reshape(node, target.physical_shape)
+
+    def by_frames(self, x: Value) -> Value:
+        """x as [before, T, H·W·C] where the runtime holds it with channels last; else as it is."""
+        groups = frames_groups(x.packing) if self.channels_last else None
+        if groups is None:
+            return x
+        return self.value(self.arrange(x, groups), x.packing.reorder(groups))
+
+    def zero(self, node: fx.Node) -> fx.Node:
+        """A node of one element that is 0 whatever a float node holds, but no constant: nothing exceeds infinity.
+
+        OpenVINO lets what makes a value write it into the middle of a joined one, but not where it is joined with a
+        constant: then it copies all of it. Made of that very value, zeros are not there long before it either, which
+        would keep memory of their own for every joined value.
+        """
+        first = node
+        for dim, size in enumerate(node.meta["val"].shape):
+            if size > 1:
+                first = self.emit(aten.slice.Tensor, first, dim, 0, 1)
+        return self.emit(
+            aten._to_copy.default, self.emit(aten.gt.Scalar, first, math.inf), dtype=node.meta["val"].dtype
+        )
 
     def parameter(self, tensor: torch.Tensor, name: str) -> fx.Node:
         """A tensor of rank ≤ 4 as a parameter of the new graph, under its name or the nearest free one."""

@@ -21,6 +21,7 @@ from edge4d.lowering.boundaries import Marks, mark_layers
 from edge4d.lowering.builder import Builder, Declined, Provenance
 from edge4d.lowering.fold import fold_batch_norm
 from edge4d.lowering.gathering import without_masks
+from edge4d.lowering.joins import activations_before_joins
 from edge4d.lowering.registry import Decline
 from edge4d.lowering.taking import Fold, take_in
 from edge4d.lowering.values import Const, Value
@@ -142,6 +143,8 @@ class _Interpreter:
         values: tuple[LayerValue, ...] = ()
         if all(layer.becomes is not None for layer in self.layers):
             self.b.graph.eliminate_dead_code()
+            if self.b.channels_last and activations_before_joins(self.b.graph):
+                self.b.graph.eliminate_dead_code()
             module = _module(self.b)
             _ensure(module)
             alive = {node.name for node in module.graph.nodes}

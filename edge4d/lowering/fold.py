@@ -16,6 +16,7 @@ from torch import fx
 from edge4d.capture import Captured
 from edge4d.lowering.boundaries import take_over
 from edge4d.lowering.calls import argument
+from edge4d.lowering.conv.combining import scaled
 from edge4d.lowering.conv.overloads import OVERLOADS, is_transposed
 from edge4d.lowering.values import Const
 
@@ -96,17 +97,17 @@ def _folded(
     assert mean is not None
     assert var is not None
     scale = (var + eps).rsqrt() * (gamma if gamma is not None else 1.0)
-    w = weight.tensor.double()
+    w = weight.tensor
     spatial = [1] * (w.dim() - 2)
     if transposed:  # (C_in, C_out / groups, …): output channel o of group g is column o
         per_group = w.shape[1]
         rows = w.shape[0] // groups
         wide = scale.reshape(groups, 1, per_group).expand(groups, rows, per_group).reshape(-1, per_group, *spatial)
-        w = w * wide
     else:
-        w = w * scale.reshape(-1, 1, *spatial)
+        wide = scale.reshape(-1, 1, *spatial)
+    w = scaled(w, wide)
     shift = (bias.tensor.double() if bias is not None else 0.0) - mean
     b = shift * scale + (beta if beta is not None else 0.0)
     name = weight.name.rsplit(".", 1)[0] if "." in weight.name else weight.name
     bias_name = bias.name if bias is not None else f"{name}.bias"
-    return Const(w.to(weight.dtype), weight.name), Const(b.to(weight.dtype), bias_name)
+    return Const(w, weight.name), Const(b.to(weight.dtype), bias_name)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge4d.lowering.axis import take
+from edge4d.lowering.channels_last import T_AXIS
 from edge4d.lowering.values import Const, Operand, Value
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def linear_map(b: Builder, x: Operand, axis: int, matrix: torch.Tensor) -> Opera
 def matrix_product(b: Builder, x: Operand, axis: int, matrix: torch.Tensor, name: str = "map") -> Value:
     """The same as one matrix product at rank 3, whatever the matrix holds; `name` is that of its parameter."""
     value = b.given(x)
+    if axis == T_AXIS:
+        value = b.by_frames(value)
     groups, dim = value.packing.isolate(axis)
     if dim != 1 or len(groups) != 3:
         memory, at = value.packing.reorder(groups).memory, sum(map(len, groups[:dim]))

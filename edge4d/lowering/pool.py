@@ -166,7 +166,9 @@ def _pool_plane(
     inside = {atom for group in pooled for atom in group}
     rest = tuple(atom for atom in own.memory if atom not in inside)
     channel = own.logical[axes[0] - 1] if len(axes) == 2 and len(x.shape) == 4 else own.logical[1]
-    if channel and len(rest) > len(channel) and rest[-len(channel) :] == channel:
+    if b.channels_last and channel:  # as convolutions have it, or the runtime brings all into another order and back
+        head, channel_group = tuple(atom for atom in rest if atom not in channel), channel
+    elif channel and len(rest) > len(channel) and rest[-len(channel) :] == channel:
         head, channel_group = rest[: -len(channel)], channel
     else:
         head, channel_group = (), rest

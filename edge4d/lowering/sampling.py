@@ -1,11 +1,10 @@
-"""Sampling at computed coordinates: a plane by its own operator, a volume by eight (or one) gathers of rows.
+"""Sampling at computed coordinates: a plane by its own operator, a volume by one gather of rows.
 
-For a volume, every corner is one Gather of rows (N·D·H·W, C) at N·D'·H'·W' places, weighted as torch weights it.
+For a volume, the eight corners are one Gather of rows (N·D·H·W, C) at 8·N·D'·H'·W' places, weighted and summed.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -77,40 +76,51 @@ def _volume(b: Builder, spec: SampleSpec) -> Operand:
     count = math.prod(out)
     rows = b.lower(aten.permute.default, x, [0, 2, 3, 4, 1])
     rows = b.lower(aten.reshape.default, rows, [n * math.prod(sizes), c])
-    ends = _ends(b, _positions(b, b.lower(aten.reshape.default, spec.grid, [n * count, 3]), spec), spec)
-    corners: list[list[tuple[Operand, Operand | None]]] = [[], [], []]
-    for place, weight in ends:
-        place = _in_rows(b, place, spec, sizes, n, count)
-        for axis in range(3):  # the grid's last axis begins with that of W
-            part = b.lower(aten.slice.Tensor, weight, 1, 2 - axis, 3 - axis) if weight is not None else None
-            corners[axis].append((b.lower(aten.select.int, place, 1, 2 - axis), part))
-    total: Operand | None = None
-    for corner in itertools.product(*corners):
-        place = _joined(b, aten.add.Tensor, [place for place, _ in corner])
-        sample = select_places(b, rows, 0, place)
-        weights = [weight for _, weight in corner if weight is not None]
-        if weights:
-            sample = b.lower(aten.mul.Tensor, sample, _joined(b, aten.mul.Tensor, weights))
-        total = sample if total is None else b.lower(aten.add.Tensor, total, sample)
-    total = b.lower(aten.reshape.default, total, [n, *out, c])
+    grid = b.lower(aten.permute.default, b.lower(aten.reshape.default, spec.grid, [n * count, 3]), [1, 0])
+    ends = _ends(b, _positions(b, _laid_out(b, grid), spec), spec)
+    places = [_in_rows(b, place, spec, sizes, n, count) for place, _ in ends]
+    sample = select_places(b, rows, 0, _corners(b, places, aten.add.Tensor))
+    weights = [weight for _, weight in ends if weight is not None]
+    if weights:
+        corners = 2**3
+        weight = b.lower(aten.reshape.default, _corners(b, weights, aten.mul.Tensor), [corners, n * count, 1])
+        sample = b.lower(aten.reshape.default, sample, [corners, n * count, c])
+        sample = b.lower(aten.sum.dim_IntList, b.lower(aten.mul.Tensor, sample, weight), [0], False)
+    total = b.lower(aten.reshape.default, sample, [n, *out, c])
     result: Operand = b.lower(aten.permute.default, total, [0, 4, 1, 2, 3])
     return result
 
 
-def _joined(b: Builder, op: OpOverload, operands: list[Operand]) -> Operand:
-    first, *rest = operands
-    for operand in rest:
-        first = b.lower(op, first, operand)
-    return first
+def _laid_out(b: Builder, x: Operand) -> Operand:
+    """x in memory as its logical axes say, each in one piece: what follows broadcasts without a repack."""
+    if isinstance(x, Const):
+        return x
+    return b.value(b.arrange(x, x.packing.logical), Packing.of(x.shape))
+
+
+def _corners(b: Builder, ends: list[Operand], op: OpOverload) -> Operand:
+    """What the ends of the three axes (3, places) give at each corner, joined by `op`: (corners · places,).
+
+    All corners at once, the places last: one call for each axis, whose innermost loop is as long as the places.
+    """
+    _, count = ends[0].shape
+    both = b.lower(aten.stack.default, ends, 1) if len(ends) > 1 else ends[0]
+    total: Operand | None = None
+    for axis in range(3):  # D first; the grid's last axis begins with that of W
+        shape = [len(ends) if other == axis else 1 for other in range(3)]
+        part = b.lower(aten.reshape.default, b.lower(aten.select.int, both, 0, 2 - axis), [*shape, count])
+        total = part if total is None else b.lower(op, total, part)
+    joined: Operand = b.lower(aten.reshape.default, total, [len(ends) ** 3 * count])
+    return joined
 
 
 def _row(values: Iterable[float], like: Operand, name: str) -> Const:
-    """One number for each axis of the volume, D first, as a row (1, 3) that meets coordinates, W first."""
-    return Const(torch.tensor([list(values)[::-1]], dtype=like.dtype), name)
+    """One number for each axis of the volume, D first, as a column (3, 1) that meets coordinates, W first."""
+    return Const(torch.tensor([[value] for value in list(values)[::-1]], dtype=like.dtype), name)
 
 
 def _positions(b: Builder, x: Operand, spec: SampleSpec) -> Operand:
-    """Coordinates (places, 3) in [-1, 1] as positions along each axis, brought inside as the padding says."""
+    """Coordinates (3, places) in [-1, 1] as positions along each axis, brought inside as the padding says."""
     sizes = spec.x.shape[2:]
     x = b.lower(aten.add.Scalar, x, 1)
     if spec.align_corners:
@@ -141,7 +151,7 @@ def _reflected(b: Builder, x: Operand, spec: SampleSpec) -> Operand:
 
 
 def _ends(b: Builder, x: Operand, spec: SampleSpec) -> list[tuple[Operand, Operand | None]]:
-    """The one or two places that positions read along each axis, with the weight of each: (places, 3) both."""
+    """The one or two places that positions read along each axis, with the weight of each: (3, places) both."""
     if spec.mode == _NEAREST:
         return [(b.lower(aten.round.default, x), None)]
     low = b.lower(aten.floor.default, x)
@@ -164,7 +174,7 @@ def _in_rows(b: Builder, place: Operand, spec: SampleSpec, sizes: list[int], n: 
     place = b.lower(aten._to_copy.default, place, dtype=torch.int64)
     place = b.lower(aten.mul.Tensor, place, _row((height * width, width, 1), place, "rows"))
     if n > 1:  # the clips' rows lie one after another
-        clips = torch.zeros(n * count, 3, dtype=torch.int64)
-        clips[:, 2] = torch.arange(n).repeat_interleave(count) * math.prod(sizes)
+        clips = torch.zeros(3, n * count, dtype=torch.int64)
+        clips[2] = torch.arange(n).repeat_interleave(count) * math.prod(sizes)
         place = b.lower(aten.add.Tensor, place, Const(clips, f"{b.at.layer}.clips".strip(".")))
     return place

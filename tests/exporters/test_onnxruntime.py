@@ -50,7 +50,7 @@ def test_a_build_keeps_numbers_and_description(runtime, model, tmp_path, suffix,
     recipe = json.loads(result.recipe.read_text())
     assert recipe["sources"] == [{"name": "m.onnx", "sha256": sha256_of(model)}]
     assert recipe["files"][result.path.name]["sha256"] == sha256_of(result.path)
-    assert recipe["options"]["optimization"] == (level or ("all" if suffix == ".ort" else "extended"))
+    assert recipe["options"]["optimization"] == (level or "all")
     assert {"edge4d", "onnxruntime", "onnx", "python"} <= recipe["versions"].keys()
     assert bool(result.notes) == (recipe["options"]["optimization"] == "all")
 
@@ -292,6 +292,7 @@ def test_settings_reach_the_session_and_its_providers(runtime, tmp_path, monkeyp
     def spying(path, settings, providers):
         seen["providers"] = providers
         seen["arena"] = settings.enable_cpu_mem_arena
+        seen["plans"] = settings.enable_mem_pattern or settings.enable_mem_reuse
         seen["spinning"] = settings.get_session_config_entry("session.intra_op.allow_spinning")
         return real(path, settings, providers=[name for name, _ in providers])
 
@@ -300,7 +301,10 @@ def test_settings_reach_the_session_and_its_providers(runtime, tmp_path, monkeyp
     settings = {"session.intra_op.allow_spinning": "0", "cpu.some_option": 3}
     with runtime.open(model, settings=settings, arena=False) as session:
         assert session.run({"x": np.ones((1, 3), np.float32)})["y"].sum() == 3
-    assert seen == {"providers": [("CPUExecutionProvider", {"some_option": "3"})], "arena": False, "spinning": "0"}
+    providers = [("CPUExecutionProvider", {"some_option": "3"})]
+    assert seen == {"providers": providers, "arena": False, "plans": False, "spinning": "0"}
+    with runtime.open(model, providers=["azure", "cpu"], settings={"session.intra_op.allow_spinning": "0"}):
+        assert seen["plans"]  # what is planned ahead pays where memory is a device's
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from torch import nn
 import edge4d
 from edge4d.cli import main
 from edge4d.errors import ExportError, UsageError
+from edge4d.export_parity import rebatched
+from edge4d.ports import Port
 from edge4d.validators.rank import check_rank
 from tests.zoo.exposed import run_with_all_values
 
@@ -191,9 +193,59 @@ def test_a_size_that_grows_with_the_square_is_refused_or_right(tmp_path):
         exported(Square(), (torch.randn(1, 1, 4, 6, 6),), tmp_path)
 
 
+NARROW = {
+    "fp16": {"precision": "fp16", "keep_fp32": ["down", "Softmax"]},
+    "fp16 ports": {"precision": "fp16", "fp16_io": True},
+    "int8": {"precision": "int8", "keep_fp32": ["head"]},
+    "int8 of bytes": {"precision": "int8", "normalize": "0.5,0.25", "input_layout": "nhwc"},
+    "fp16 of bytes": {"precision": "fp16", "normalize": "0.5,0.25", "input_layout": "nhwc"},
+}
+
+
+@pytest.mark.parametrize("settings", NARROW.values(), ids=NARROW)
+def test_narrow_types(settings, tmp_path):
+    """Within the type's limits of PyTorch at several batches, and a clip's numbers do not hang on its neighbours."""
+    bytes_in = "normalize" in settings
+    generator = np.random.default_rng(3)
+    shape = (9, 4, 8, 12, 3) if bytes_in else (9, 3, 4, 8, 12)
+    clips = generator.integers(0, 256, shape, np.uint8) if bytes_in else generator.standard_normal(shape, np.float32)
+    calib = {"calib": clips} if settings["precision"] == "int8" else {}
+    torch.manual_seed(1)
+    net = Net().eval()
+    report = exported(net, (torch.randn(1, 3, 4, 8, 12),), tmp_path, **settings, **calib)
+    assert report.ok, report.to_text()
+    assert report.gate.ok
+    types = {tensor.data_type for tensor in onnx.load(report.path).graph.initializer}
+    wanted = onnx.TensorProto.INT8 if settings["precision"] == "int8" else onnx.TensorProto.FLOAT16
+    assert wanted in types
+    floats = (clips.transpose(0, 4, 1, 2, 3) / 255 - 0.5) / 0.25 if bytes_in else clips
+    with torch.no_grad():
+        expected = [one.numpy() for one in net(torch.from_numpy(floats.astype(np.float32)))]
+    given = clips.astype(np.float16) if settings.get("fp16_io") else clips
+    with edge4d.open(report.path) as opened:
+        whole = list(opened(given).values())
+        for start, stop in ((0, 1), (1, 3), (3, 9)):
+            for found, part in zip(whole, opened(given[start:stop]).values(), strict=True):
+                np.testing.assert_allclose(part, found[start:stop], rtol=0, atol=2e-3 * np.ptp(found))
+    share = 0.06 if settings["precision"] == "int8" else 0.005
+    for found, reference in zip(whole, expected, strict=True):
+        assert np.abs(found - reference).max() <= share * np.ptp(reference)
+
+
+def test_int8_is_checked_at_several_batches(tmp_path):
+    ports = (Port("a", (-1, 2), (-1, 2), "float32"), Port("b", (3,), (3,), "float32"))
+    stack = np.arange(20.0).reshape(10, 2)
+    runs = [{"a": stack[i : i + 2], "b": np.ones(3)} for i in range(0, 10, 2)]
+    found = rebatched(runs, ports)
+    assert [len(run["a"]) for run in found] == [1, 4, 3, 1]
+    np.testing.assert_array_equal(np.concatenate([run["a"] for run in found]), stack[:9])
+    assert all(run["b"] is runs[0]["b"] for run in found)
+    assert rebatched([], ports) == []
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"dynamic": "time"}, "only the batch can be left open"), ({"precision": "fp16"}, "does not go with")],
+    [({"dynamic": "time"}, "only the batch can be left open"), ({"precision": "int8"}, "int8 needs clips")],
 )
 def test_wrong_settings(settings, said, tmp_path):
     with pytest.raises(UsageError, match=said):

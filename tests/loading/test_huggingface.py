@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import edge4d
+from edge4d.checking import check_parity
 from edge4d.errors import LoadError, RuntimeUnavailable, UsageError
 from edge4d.loading import load_model, resolve_inputs
 from edge4d.loading.huggingface import shape_in
@@ -201,3 +202,87 @@ def test_a_shape_that_is_not_told(folder):
 def test_a_factory_is_of_no_use(folder):
     with pytest.raises(UsageError, match="a Hugging Face folder, which holds the network itself"):
         load_model(folder, factory="torchvision:r3d_18")
+
+
+GRID = [[2, 4, 6]]
+"""Patches of one clip: two steps in time, four rows, six columns."""
+
+
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    """A Qwen2-VL with one layer of each kind, and its folder."""
+    _declare_torchvision_operators()
+    import transformers
+
+    logging.disable(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}
+    config = transformers.Qwen2VLConfig(
+        text_config={
+            "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 64,
+            "rope_parameters": rope, "eos_token_id": None, "bos_token_id": None, "pad_token_id": None, **heads,
+        },
+        vision_config={
+            "depth": 1, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2, "patch_size": 4,
+        },
+    )  # fmt: skip
+    network = transformers.Qwen2VLForConditionalGeneration(config).eval()
+    folder = tmp_path_factory.mktemp("hub") / "Qwen2-VL"
+    network.save_pretrained(folder)
+    transformers.utils.logging.enable_progress_bar()
+    logging.disable(logging.NOTSET)
+    return network, folder
+
+
+def test_the_vision_tower_of_a_language_model(language_model, tmp_path):
+    network, folder = language_model
+    options = {"submodule": "model.visual", "fix": {"grid_thw": GRID}, "input_shapes": [(48, 96)]}
+    report = edge4d.export(folder, output=tmp_path / "t.onnx", simplify=False, **options)
+    assert report.ok
+    assert [layer.becomes for layer in report.layers if "conv3d" in layer.op] == ["patchify"]
+    rows = torch.randn(48, 96)
+    with torch.no_grad():
+        expected = network.model.visual(rows, grid_thw=torch.tensor(GRID)).pooler_output
+    with edge4d.open(tmp_path / "t.onnx") as opened:
+        found = torch.from_numpy(opened(rows.numpy())["pooler_output"])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    (compared,) = check_parity(folder, [tmp_path / "t.onnx"], **options).values()
+    assert compared.ok
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "--submodule PATH, it seems to be model.visual"),
+        ({"submodule": "visual"}, "there is model.visual"),
+        ({"submodule": "model.visual", "input_shapes": [(48, 96)]}, "--fix 'NAME="),
+        ({"submodule": "model.visual", "fix": {"grid_thw": GRID}, "input_shapes": [(24, 96)]}, "rejects the input"),
+    ],
+)
+def test_a_language_model_leads_to_its_tower(language_model, tmp_path, options, said):
+    with pytest.raises(UsageError) as caught:
+        edge4d.export(language_model[1], output=tmp_path / "t.onnx", **options)
+    assert said in str(caught.value)
+
+
+def test_a_library_that_cannot_be_imported(saved, monkeypatch):
+    import transformers
+
+    usual = type(transformers).__getattr__
+
+    def broken(self, name):
+        if name != "VivitForVideoClassification":
+            return usual(self, name)
+        try:
+            raise RuntimeError("operator torchvision::nms does not exist")
+        except RuntimeError as error:
+            raise ModuleNotFoundError(f"Could not import module {name!r}") from error
+
+    monkeypatch.delattr(transformers, "VivitForVideoClassification", raising=False)
+    monkeypatch.setattr(type(transformers), "__getattr__", broken)
+    with pytest.raises(
+        RuntimeUnavailable, match="cannot import VivitForVideoClassification here: RuntimeError: operator"
+    ):
+        load_model(saved["Vivit"][1])

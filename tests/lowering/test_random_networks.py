@@ -2,56 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 
 import pytest
-import torch
 
-from edge4d.errors import LoweringError
-from edge4d.lowered import lower
-from tests.lowering.harness import assert_close
-from tests.lowering.random_networks import random_network
-
-WITHIN = 1e-9
-"""Of each output's range, in float64; steps such as a mean of nearly equal numbers leave few digits."""
+from tests.lowering import survey as module
+from tests.lowering.survey import main, survey
 
 
-def survey(seeds) -> Counter:
-    """Lower each network and compare; counts what was exact, what was refused, and what it was made of."""
-    counts: Counter = Counter()
-    for seed in seeds:
-        network, clip = random_network(seed)
-        with torch.no_grad():
-            expected = network(clip)
-        try:
-            lowered = lower(network, (clip,))
-        except LoweringError as error:
-            counts["refused"] += 1
-            counts[f"refused: {error.message.splitlines()[1][:100]}"] += 1
-            continue
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: {error}\n{network.described()}") from error
-        with torch.no_grad():
-            got = lowered.unpack(lowered.module(*lowered.pack(clip)))
-        try:
-            assert_close(got, expected, WITHIN)
-        except AssertionError as error:
-            raise AssertionError(f"seed {seed}: {error}\n{network.described()}") from error
-        counts["exact"] += 1
-        counts.update(step.name.split()[0] for step in network.steps)
-    return counts
+def few_refused(found) -> bool:
+    return sum(found.refused.values()) <= 0.02 * found.exact
 
 
 def test_random_networks():
-    counts = survey(range(30))
-    assert counts["refused"] <= 0.02 * counts["exact"], counts
+    assert few_refused(found := survey(range(30))), found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(100, 300, 100))
 def test_hundreds_of_random_networks(start):
-    counts = survey(range(start, start + 100))
-    assert counts["refused"] <= 0.02 * counts["exact"], counts
+    assert few_refused(found := survey(range(start, start + 100))), found
 
 
 def test_a_wrong_number_would_be_noticed(monkeypatch):
@@ -59,3 +29,23 @@ def test_a_wrong_number_would_be_noticed(monkeypatch):
     monkeypatch.setattr("edge4d.lowering.builder.plan_repack", lambda sizes, source, target: ())
     with pytest.raises(AssertionError, match=r"seed .*: off by"):
         survey(range(10))
+
+
+def test_a_survey_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
+    out, added = tmp_path / "survey.json", []
+    monkeypatch.setattr(module.Survey, "add", lambda self, seed: added.append(seed))
+    assert main(["--from", "5", "--to", "8", "--out", str(out)]) == 0
+    assert main(["--from", "5", "--to", "10", "--out", str(out)]) == 0
+    assert added == [5, 6, 7, 8, 9]
+    with pytest.raises(SystemExit, match="2"):
+        main(["--from", "6", "--to", "10", "--out", str(out)])
+    assert "begins at seed 5, not at 6" in capsys.readouterr().err
+
+
+def test_a_fault_ends_a_survey_with_its_seed_and_keeps_what_is_done(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "survey.json"
+    monkeypatch.setattr("edge4d.lowering.builder.plan_repack", lambda sizes, source, target: ())
+    assert main(["--from", "0", "--to", "10", "--out", str(out)]) == 1
+    record = json.loads(out.read_text())
+    assert f"error: seed {record['next']}: off by" in capsys.readouterr().err
+    assert record["exact"] == record["next"]

@@ -212,7 +212,6 @@ WIDE: tuple[ZooModel, ...] = (
             patch_size=14,
         ),
         (1, 3, 4, 56, 56),
-        refused="(data-dependent control flow)",
     ),
     _one(
         "qwen2_5_vl_tower",
@@ -230,7 +229,6 @@ WIDE: tuple[ZooModel, ...] = (
             fullatt_block_indexes=[1],
         ),
         (1, 3, 4, 56, 84),
-        refused="(data-dependent control flow)",
     ),
     _one(
         "qwen3_vl_tower",
@@ -248,7 +246,21 @@ WIDE: tuple[ZooModel, ...] = (
             num_position_embeddings=16,
         ),
         (1, 3, 4, 64, 64),
-        refused="(data-dependent control flow)",
+    ),
+    _one(
+        "glm4v_tower",
+        partial(
+            _tower,
+            "glm4v:Glm4vVisionModel",
+            "Glm4vVisionConfig",
+            depth=2,
+            hidden_size=32,
+            out_hidden_size=48,
+            intermediate_size=48,
+            num_heads=2,
+            patch_size=14,
+        ),
+        (1, 3, 2, 56, 84),
     ),
     _one("unet3d", partial(_monai, "UNet", 3, 1, 3, (8, 16, 32), (2, 2), num_res_units=2), _VOLUME),
     _one("basic_unet", partial(_monai, "BasicUNet", 3, 1, 3, (8, 8, 16, 16, 32, 8)), _VOLUME),

@@ -31,7 +31,6 @@ _REASONS = {
         "control flow inside the graph",
         "export the network with fixed shapes, so that it is unrolled; an If over shapes alone is imported",
     ),
-    ("LSTM", "GRU", "RNN"): ("a recurrent operator", "export it from PyTorch as a torch.export archive instead"),
     ("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"): (
         "a quantized network",
         "give the float network it was made from, and quantize afterwards with --precision int8",

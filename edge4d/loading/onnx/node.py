@@ -146,6 +146,11 @@ class Node:
         value = self._get(name)
         return default if value is None else bytes(value).decode("utf-8", "replace")
 
+    def texts(self, name: str) -> list[str] | None:
+        """A list of strings; None when it is not there."""
+        value = self._get(name)
+        return None if value is None else [bytes(item).decode("utf-8", "replace") for item in value]
+
     def skip(self, *names: str) -> None:
         """These attributes change nothing in what is imported."""
         self._read.update(names)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPSETS", "read_file", "to_array"]
 
-OPSETS = (7, 22)
+OPSETS = (7, 26)
 """First and last operator set whose operators are imported."""
 
 _STANDARD = ("", "ai.onnx")

@@ -14,7 +14,8 @@ from edge4d.loading.onnx.node import Node
 __all__ = ["FAMILIES", "Importer", "imports", "known", "lookup"]
 
 FAMILIES = (
-    "activation", "arithmetic", "conv", "indexing", "matmul", "moving", "norm", "pool", "reduce", "resize", "view",
+    "activation", "arithmetic", "conv", "indexing", "matmul", "moving", "norm", "pool", "recurrent", "reduce", "resize",
+    "view",
 )  # fmt: skip
 """One file each in `operators`."""
 

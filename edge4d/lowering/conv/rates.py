@@ -34,22 +34,24 @@ RATES: dict[str, Rates | NpuRates] = {
         calls=20400.0,
     ),
     "openvino": Rates(
-        wide=0.00836,
-        narrow=0.00255,
-        grouped=0.00962,
-        depthwise=0,
-        ragged=0.0402,
-        matrix=0.0434,
-        moved=0.32,
+        wide=0.0142,
+        narrow=0.0066,
+        grouped=0.03,
+        depthwise=0.01,
+        ragged=0.01,
+        matrix=0.047,
+        moved=0.21,
         rowed=0.5,
         weights=0,
-        calls=0,
+        calls=5000.0,
     ),
     # rk3588, one core, as its compiler estimates: 512 products a cycle of a gigahertz, convolutions only. What is moved
     # counts for little here because it does there; docs/engines.md tells what that hides.
     "rknn": NpuRates(product=1 / 512, block=32, moved=0.005, calls=1000.0),
 }
-"""By runtime. Those of CPUs: 100 measurements each on one core of an AMD EPYC with AVX-512; half of them are predicted
-within 1.10 and 1.15 times. Depthwise products that fit the vector units take no time beside what is moved for them.
-`rowed` and `weights` of ONNX Runtime were set by hand afterwards, after about 80 measurements of processor time, the
-others held fixed; OpenVINO's are placeholders."""
+"""By runtime. Those of CPUs: some 100 measurements each on one core of an AMD EPYC with AVX-512; half of them are
+predicted within 1.10 (ONNX Runtime) and 1.16 times (OpenVINO). Depthwise products that fit the vector units take little
+time beside what is moved for them. `rowed` and `weights` of ONNX Runtime were set by hand afterwards, after about 80
+measurements of processor time, the others held fixed. OpenVINO's were fitted on a machine busy with other work, so
+that their proportions count alone; there `grouped`, `depthwise`, `ragged` and `calls` were set by hand, `rowed` is a
+guess that nothing uses."""

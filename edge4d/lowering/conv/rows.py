@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from edge4d.lowering.axis import concat, slice_axis
+from edge4d.lowering.conv.combining import combined
 from edge4d.lowering.conv.cook_toom import POINTS, fast_filter
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
@@ -38,6 +39,7 @@ _OUTSIDE = 10
 """How many times as long the transforms take in the plain layout, which channels of no multiple of `BLOCK` stay in."""
 
 _H = -2
+_KERNEL_ROWS = 2
 _H_AXIS = 3
 _W_AXIS = 4
 
@@ -244,6 +246,6 @@ def _weight(b: Builder, spec: ConvSpec, factors: Tensor, product: int) -> Const:
     assert isinstance(weight, Const)
 
     def make() -> Tensor:
-        return torch.einsum("k,sckw->scw", factors, weight.tensor.double()).unsqueeze(2).to(weight.dtype)
+        return combined(factors[None], weight.tensor, _KERNEL_ROWS)[0].unsqueeze(2)
 
     return b.derive(weight, ("rows product", tuple(factors.tolist())), make, f"{weight.name}.row{product}")

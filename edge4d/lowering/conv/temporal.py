@@ -56,6 +56,7 @@ def rewrite(b: Builder, spec: ConvSpec) -> Operand:
     if before != after:
         value = pad_axes(b, value, [(0, 0), (0, 0), (before, after), (0, 0), (0, 0)])
         before = 0
+    value = b.by_frames(value)
     own = value.packing
     batch, channel, time, *_ = own.logical
     plane = {atom for axis in (3, 4) for atom in own.logical[axis]}

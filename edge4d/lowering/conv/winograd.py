@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from edge4d.lowering.axis import concat, split_axis
+from edge4d.lowering.conv.combining import combined
 from edge4d.lowering.conv.cook_toom import POINTS, fast_filter
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
 from edge4d.lowering.conv.spec import ConvSpec
-from edge4d.lowering.conv.taps import T_AXIS
+from edge4d.lowering.conv.taps import T_AXIS, plane_spec
 from edge4d.lowering.linear_map import matrix_product
 from edge4d.lowering.values import Const, Operand
 
@@ -164,6 +166,8 @@ def _cost(spec: ConvSpec, products: Products) -> Cost:
 
 
 def _rewrite(b: Builder, spec: ConvSpec, products: Products) -> Operand:
+    if b.channels_last:
+        return _rewrite_apart(b, spec, products)
     n, channels, *_ = spec.x.shape
     groups, tiles = products.groups, products.count // products.groups
     x = matrix_product(b, spec.x, T_AXIS, products.inputs, "winograd.inputs")
@@ -191,14 +195,29 @@ def _rewrite(b: Builder, spec: ConvSpec, products: Products) -> Operand:
     return matrix_product(b, y, T_AXIS, products.results, "winograd.results")
 
 
+def _rewrite_apart(b: Builder, spec: ConvSpec, products: Products) -> Operand:
+    """One Conv2d for each group: with channels last in memory those of one group of products are not neighbours."""
+    groups, tiles = products.groups, products.count // products.groups
+    by_group = products.inputs.view(tiles, groups, -1).transpose(0, 1).flatten(0, 1)
+    x = matrix_product(b, spec.x, T_AXIS, by_group, "winograd.inputs")
+    weight, bias = _weight(b, spec, products), spec.bias
+    made: list[Operand] = []
+    for j, part in enumerate(split_axis(b, x, T_AXIS, [tiles] * groups)):
+        own: Operand = b.lower(
+            aten.narrow.default, weight, 0, j * spec.shape[1], spec.shape[1], name=f"{weight.name}{j}"
+        )
+        made.append(frames_conv2d(b, plane_spec(spec, part, own, bias if j == 1 else None)))
+    results = products.results.view(-1, tiles, groups).transpose(1, 2).flatten(1, 2)
+    return matrix_product(b, concat(b, made, T_AXIS), T_AXIS, results, "winograd.results")
+
+
 def _weight(b: Builder, spec: ConvSpec, products: Products) -> Const:
     """(groups · C_out, C_in / conv groups, kH, kW), combined in float64."""
     weight = spec.weight
     assert isinstance(weight, Const)
 
     def make() -> Tensor:
-        combined = torch.einsum("jk,sckhw->jschw", products.weights, weight.tensor.double())
-        return combined.flatten(0, 1).to(weight.dtype)
+        return combined(products.weights, weight.tensor, T_AXIS).flatten(0, 1)
 
     return b.derive(weight, ("winograd", _key(products)), make, f"{weight.name}.winograd")
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge4d.lowering.axis import concat, gather_axis, pad_axes, slice_axis
+from edge4d.lowering.conv.combining import combined
 from edge4d.lowering.conv.cook_toom import fast_filter
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
@@ -136,7 +137,7 @@ def _weight(b: Builder, spec: ConvSpec, kernels: torch.Tensor, product: int) -> 
     assert isinstance(weight, Const)
 
     def make() -> torch.Tensor:
-        return torch.einsum("k,sckhw->schw", kernels[product], weight.tensor.double()).to(weight.dtype)
+        return combined(kernels[product][None], weight.tensor, T_AXIS)[0]
 
     recipe = ("winograd-split", len(kernels), product)
     return b.derive(weight, recipe, make, f"{weight.name}.winograd{product}")

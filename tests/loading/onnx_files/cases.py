@@ -100,6 +100,61 @@ def pool_cases():
     yield Case("MaxPool", [integers(1, 2, 6, 6, dtype=np.uint8)], {"kernel_shape": [2, 2], "pads": [0, 0, 1, 1]}, 12)
 
 
+def lp_pool_cases():
+    for rank, x in BY_RANK.items():
+        axes = rank - 2
+        for p in (1, 2, 3):
+            yield Case("LpPool", [x], {"kernel_shape": [3] * axes, "p": p, "strides": [2] * axes})
+            yield Case("GlobalLpPool", [x], {"p": p})
+        yield Case("LpPool", [x], {"kernel_shape": [2] * axes, "pads": [1] * axes + [0] * axes}, 11)
+        yield Case("LpPool", [x], {"kernel_shape": [3, 2, 2][:axes], "auto_pad": "SAME_UPPER"}, 11)
+        yield Case("LpPool", [x], {"kernel_shape": [3] * axes, "auto_pad": "SAME_LOWER", "strides": [2] * axes}, 22)
+        yield Case("LpPool", [x], {"kernel_shape": [2] * axes, "dilations": [2] * axes, "pads": [1] * 2 * axes}, 18)
+        yield Case("LpPool", [x], {"kernel_shape": [3] * axes, "strides": [2] * axes, "ceil_mode": 1}, 18)
+
+
+def recurrent_cases():
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}
+    for op, count in gates.items():
+        outputs = 3 if op == "LSTM" else 2
+        for direction, passes in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
+            x = numbers(5, 2, 3)
+            w, r = numbers(passes, count * 4, 3, seed=1, low=-0.7), numbers(passes, count * 4, 4, seed=2, high=0.7)
+            b = numbers(passes, 2 * count * 4, seed=3)
+            states = [numbers(passes, 2, 4, seed=4 + i) for i in range(outputs - 1)]
+            own = {"hidden_size": 4, "direction": direction}
+            resets = [{"linear_before_reset": 0}, {"linear_before_reset": 1}] if op == "GRU" else [{}]
+            for reset in resets:
+                yield Case(op, [x, w, r], own | reset, 14, (1, 2), outputs)
+                yield Case(op, [x, w, r, b], own | reset, 7, (1, 2, 3), outputs)
+                yield Case(op, [x, w, r, b, None, *states], own | reset, 22, (1, 2, 3), outputs, note="-states")
+            whole = np.full(2, 5, np.int32)
+            yield Case(op, [x, w, r, b, whole, states[0]], own, 14, (1, 2, 3, 4, 5), outputs, note="-lengths")
+            yield Case(op, [x, w, r, b], own, 14, outputs=outputs, note="-weights given")
+        x1 = numbers(1, 1, 3)
+        yield Case(op, [x1, w[:1], r[:1]], {"hidden_size": 4}, 14, (1, 2), outputs, note="-one frame")
+    for direction, passes in (("forward", 1), ("bidirectional", 2)):
+        own = {"hidden_size": 4, "direction": direction, "activations": ["Relu"] * passes}
+        w, r = numbers(passes, 4, 3, seed=1), numbers(passes, 4, 4, seed=2)
+        yield Case("RNN", [numbers(5, 2, 3), w, r], own, 14, (1, 2), 2)
+
+
+def later_opset_cases():
+    """What changed in these operator sets is which types are taken."""
+    for opset in (23, 24, 25, 26):
+        yield Case("Transpose", [X5], {"perm": [0, 2, 1, 4, 3]}, opset)
+        yield Case("Reshape", [X4, ints(2, 4, 42)], {}, opset, (1,))
+        yield Case("Squeeze", [X4[:, :1], ints(1)], {}, opset, (1,))
+        yield Case("Unsqueeze", [X4, ints(1)], {}, opset, (1,))
+        yield Case("Pad", [X4, ints(0, 0, 1, 0, 0, 0, 0, 2)], {}, opset, (1,))
+        yield Case("Flatten", [X4], {"axis": 2}, opset)
+        yield Case("TopK", [X3, ints(3)], {"axis": 2}, opset, (1,), 2)
+        yield Case("Identity", [X4], {}, opset)
+        yield Case("Cast", [X3], {"to": 7}, opset)
+        yield Case("Conv", [X5, numbers(6, 4, 3, 2, 3)], {"pads": [1] * 6}, opset, (1,))
+        yield Case("MaxPool", [X5], {"kernel_shape": [2, 2, 2]}, opset)
+
+
 def norm_cases():
     scale, bias, mean = (numbers(4, seed=i) for i in range(3))
     var = numbers(4, seed=9, low=0.5, high=2)
@@ -373,8 +428,8 @@ def resize_cases():
 CASES = [
     case
     for family in (
-        conv_cases, pool_cases, norm_cases, pointwise_cases, activation_cases, view_cases, moving_cases,
-        indexing_cases, reduce_cases, matmul_cases, resize_cases,
+        conv_cases, pool_cases, lp_pool_cases, recurrent_cases, later_opset_cases, norm_cases, pointwise_cases,
+        activation_cases, view_cases, moving_cases, indexing_cases, reduce_cases, matmul_cases, resize_cases,
     )
     for case in family()
 ]  # fmt: skip

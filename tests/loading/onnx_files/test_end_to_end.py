@@ -70,6 +70,54 @@ def test_families(tmp_path, net, shape):
     exported_equals_runtime(written(net(), shape, tmp_path / "model.onnx"))
 
 
+class Heads(torch.nn.Module):
+    """A convolution over a clip (N, C, T, H, W), then each kind of recurrent layer over its frames."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv3d(3, 6, 3, padding=1)
+        self.lstm = torch.nn.LSTM(6, 5, num_layers=2, bidirectional=True)
+        self.gru = torch.nn.GRU(10, 4, batch_first=True)
+        self.rnn = torch.nn.RNN(4, 3, nonlinearity="relu", bidirectional=True)
+
+    def forward(self, clip):
+        frames = self.conv(clip).relu().mean((3, 4)).permute(2, 0, 1)
+        frames, _ = self.lstm(frames)
+        frames, last = self.gru(frames.transpose(0, 1))
+        frames, _ = self.rnn(frames.transpose(0, 1))
+        return frames[-1], last[0]
+
+
+def test_recurrent_heads(tmp_path):
+    path = written(Heads(), CLIP, tmp_path / "model.onnx", dynamo=False)
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert [kinds.count(kind) for kind in ("LSTM", "GRU", "RNN")] == [2, 1, 1]
+    report = exported_equals_runtime(path, simplify=False)
+    assert report.operators["LSTM"] == 2
+    assert report.operators["GRU"] == 1
+
+
+def test_recurrent_heads_of_an_open_batch(tmp_path):
+    """tf2onnx's and PyTorch's way: the first state is made of the batch's size."""
+    x, w, r = numbers(1, 3, 4, 5, 6), numbers(1, 16, 3, seed=1), numbers(1, 16, 4, seed=2)
+    nodes = [
+        helper.make_node("ReduceMean", ["clip", "space"], ["means"], keepdims=0),
+        helper.make_node("Transpose", ["means"], ["frames"], perm=[2, 0, 1]),
+        helper.make_node("Shape", ["clip"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["batch"]),
+        helper.make_node("Concat", ["one", "batch", "four"], ["size"], axis=0),
+        helper.make_node("ConstantOfShape", ["size"], ["state"]),
+        helper.make_node(
+            "LSTM", ["frames", "w", "r", "", "", "state", "state"], ["y", "h"], hidden_size=4, name="lstm"
+        ),
+    ]
+    given = {"space": np.array([3, 4]), "zero": np.array([0]), "one": np.array([1]), "four": np.array([4])}
+    model = model_of(nodes, {"clip": x}, given | {"w": w, "r": r}, ["y", "h"], open_axes=(0,))
+    onnx.save(model, tmp_path / "model.onnx")
+    report = exported_equals_runtime(tmp_path / "model.onnx", dynamic="batch", simplify=False)
+    assert report.inputs[0].shape[0] == OPEN
+
+
 @pytest.mark.slow
 def test_eco_lite(tmp_path):
     exported_equals_runtime(written(nets.eco(), (1, 3, 4, 224, 224), tmp_path / "model.onnx", dynamo=False), sets=1)

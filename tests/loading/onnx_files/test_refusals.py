@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from edge4d.errors import LoadError, LoweringError, UsageError
 from edge4d.loading import load_model
 from edge4d.loading.onnx.graph import import_graph
+from edge4d.subject import Subject
 from tests.loading.onnx_files.models import HERE, expected, imported, model_of, numbers, one_node, same
 
 X = numbers(1, 2, 4, 4, 4)
@@ -26,6 +27,8 @@ def refused(op, inputs, attributes=None, opset=18, outputs=1, constants=()):
 
 W, C = numbers(4, 2, 3, 3, 3), numbers(2)
 SIZES = np.array([1, 2, 8, 8, 8])
+CELL = [numbers(5, 2, 3), numbers(1, 16, 3), numbers(1, 16, 4)]
+"""A sequence (T, N, features) and the weights of an LSTM of four features."""
 BN = [X, C, C, C, np.abs(C) + 1]
 
 
@@ -36,7 +39,13 @@ BN = [X, C, C, C, np.abs(C) + 1]
         ("RandomNormalLike", [X], {}, "draws random numbers"),
         ("Det", [X], {}, "an operator that is not imported"),
         ("QuantizeLinear", [X, np.float32(1)], {}, "a quantized network"),
-        ("LSTM", [X], {}, "a recurrent operator"),
+        ("LSTM", CELL, {"layout": 1}, "layout=1"),
+        ("LSTM", CELL, {"clip": 3.0}, "clip=3.0"),
+        ("LSTM", CELL, {"input_forget": 1}, "input_forget=1"),
+        ("LSTM", CELL, {"direction": "sideways"}, "direction=sideways"),
+        ("LSTM", CELL, {"activations": ["Sigmoid", "Relu", "Tanh"]}, "activations=Sigmoid,Relu,Tanh"),
+        ("RNN", CELL, {"activations": ["Affine"], "activation_alpha": [2.0]}, "activation_alpha"),
+        ("LpPool", [X], {"kernel_shape": [2, 2, 2], "p": 0}, "p=0"),
         ("Conv", [X, W], {"kernel_shape": [3, 3, 1]}, "is not that of the weight"),
         ("Conv", [X, W], {"pads": [1, 1]}, "pads has 2 numbers for 3 axes"),
         ("Conv", [X, W], {"auto_pad": "SAME"}, "auto_pad=SAME"),
@@ -62,6 +71,37 @@ def test_refused_by_name(op, inputs, attributes, says):
 def test_a_shape_that_hangs_on_values_is_refused():
     assert "its input shape depends on the values" in refused("Reshape", [X, np.array([2, -1])])
     assert "its input K depends on the values" in refused("TopK", [X, np.array([2])], outputs=2)
+
+
+@pytest.mark.parametrize(
+    ("more", "attributes", "says"),
+    [
+        ([None, np.array([5, 4], np.int32)], {}, "sequence_lens of 4, 5 in sequences of 5"),
+        ([], {"hidden_size": 3}, "hidden_size=3, but its weights are for 4"),
+    ],
+)
+def test_recurrent_inputs_that_are_not_imported(tmp_path, more, attributes, says):
+    """What only the shapes tell is told when they are known."""
+    constants = tuple(i for i in range(1, 3 + len(more)) if i < 3 or more[i - 3] is not None)
+    onnx.save(one_node("LSTM", [*CELL, *more], attributes, 14, 3, constants), tmp_path / "m.onnx")
+    with pytest.raises(UsageError) as caught:
+        Subject.of(tmp_path / "m.onnx")
+    assert "'the/LSTM'" in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_peepholes():
+    peepholes = [*CELL, None, None, None, None, numbers(1, 12)]
+    assert "has peepholes" in refused("LSTM", peepholes, {}, 14, 3, (1, 2, 7))
+    assert "has peepholes" in refused("LSTM", peepholes, {}, 14, 3, (1, 2))
+    peepholes[7] = peepholes[7] * 0
+    model = one_node("LSTM", peepholes, {"hidden_size": 4}, 14, 3, (1, 2, 7))
+    same(imported(model, {"x0": CELL[0]}), expected(model, {"x0": CELL[0]}))
+
+
+def test_lengths_that_hang_on_the_input_are_refused():
+    said = refused("LSTM", [*CELL, None, np.array([5, 5], np.int32)], {}, 14, 3, (1, 2))
+    assert "its input sequence_lens depends on the values of the network's input" in said
 
 
 def test_outputs_that_are_not_imported():
@@ -120,10 +160,10 @@ def test_long_lists_are_counted():
         import_graph(model_of(nodes, {"x": X}, {}, ["y0"]), HERE)
 
 
-@pytest.mark.parametrize("opset", [6, 23])
+@pytest.mark.parametrize("opset", [6, 27])
 def test_operator_sets(tmp_path, opset):
     onnx.save(one_node("Relu", [X], {}, opset), tmp_path / "m.onnx")
-    with pytest.raises(LoadError, match=f"written in ONNX operator set {opset}; 7 to 22 are imported"):
+    with pytest.raises(LoadError, match=f"written in ONNX operator set {opset}; 7 to 26 are imported"):
         load_model(tmp_path / "m.onnx")
 
 

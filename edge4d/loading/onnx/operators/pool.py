@@ -150,6 +150,48 @@ def _counts(pool: _Pool, at: _Windows, x: torch.Tensor, include: bool) -> list[t
     return counts
 
 
+@imports("LpPool")
+def _lp_pool(node: Node) -> Callable[..., Any]:
+    pool, p = _Pool.of(node), _order(node)
+    axes, full = len(pool.kernel), math.prod(pool.kernel)
+
+    def run(x: torch.Tensor) -> Any:
+        """The p-norm of each window (N, C, *sizes); what lies in the padding counts as 0."""
+        at = pool.windows(x.shape[2:])
+        ends = [end + more for end, more in zip(at.ends, at.over, strict=True)]
+        spread = padded(_powers(x, p), at.begins, ends)
+        if any(d != 1 for d in pool.dilation):
+            flat = spread.reshape(-1, 1, *spread.shape[2:])
+            ones = torch.ones((1, 1, *pool.kernel), dtype=x.dtype)
+            sums = _CONV[axes](flat, ones, None, pool.stride, 0, pool.dilation).reshape(*x.shape[:2], *at.counts)
+        else:
+            sums = _AVG[axes](spread, pool.kernel, pool.stride) * full
+        return _root(sums, p)
+
+    return run
+
+
+@imports("GlobalLpPool")
+def _global_lp_pool(node: Node) -> Callable[..., Any]:
+    p = _order(node)
+    return lambda x: _root(_powers(x, p).sum(tuple(range(2, x.dim())), keepdim=True), p)
+
+
+def _order(node: Node) -> int:
+    p = node.integer("p", 2)
+    if p < 1:
+        raise Unsupported(f"p={p}: no norm")
+    return p
+
+
+def _powers(x: torch.Tensor, p: int) -> torch.Tensor:
+    return x.abs() if p == 1 else x * x if p == 2 else x.abs() ** p
+
+
+def _root(x: torch.Tensor, p: int) -> torch.Tensor:
+    return x if p == 1 else x.sqrt() if p == 2 else x ** (1 / p)
+
+
 @imports("GlobalAveragePool")
 def _global_average_pool(node: Node) -> Callable[..., Any]:
     return lambda x: x.mean(tuple(range(2, x.dim())), keepdim=True)

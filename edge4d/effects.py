@@ -1,0 +1,60 @@
+"""What a captured graph does besides computing: `torch.export` ties such calls together by tokens.
+
+Of torch's own there is one, the check behind a matrix decomposition that raises where the matrix has none. It gives no
+number and is left out, so that what is refused is the decomposition itself, by its name, layer and line.
+"""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import fx
+from torch._higher_order_ops.effects import with_effects
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from edge4d.errors import CaptureError
+
+__all__ = ["without_checks"]
+
+_CHECKS = {torch.ops.aten._linalg_check_errors.default}
+
+
+def without_checks(program: ExportedProgram) -> tuple[str, ...]:
+    """Take the checks, and the tokens that tie them, out of a program's graph.
+
+    Args:
+        program: of this capture alone; its graph is changed in place, its signature is not.
+
+    Returns:
+        The names of the placeholders and results in its signature that are tokens, which the graph no longer has.
+
+    Raises:
+        CaptureError: it does something else besides computing.
+    """
+    graph, signature = program.graph, program.graph_signature
+    tokens = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.TOKEN]
+    results = [spec.arg.name for spec in signature.output_specs if spec.kind is OutputKind.TOKEN]
+    if not tokens:
+        return ()
+    for node in list(graph.nodes):
+        if node.target is not with_effects:
+            continue
+        token, op = node.args[:2]
+        if op not in _CHECKS:
+            raise CaptureError(
+                f"the model does something besides computing its results, which no graph can carry: {op}",
+                hint="take it out of forward, or call it outside of the model",
+            )
+        for user in list(node.users):
+            if user.target is operator.getitem and user.args[1] == 0:
+                user.replace_all_uses_with(token)
+                graph.erase_node(user)
+        graph.erase_node(node)
+    output = graph.output_node()
+    held = set(tokens)
+    output.args = (tuple(one for one in output.args[0] if not (isinstance(one, fx.Node) and one.name in held)),)
+    for node in [node for node in graph.nodes if node.op == "placeholder" and node.name in held]:
+        graph.erase_node(node)
+    return (*tokens, *results)
