@@ -49,8 +49,8 @@ class Variation:
         seen = clip.flip(axes) if axes else clip
         if self.turn:
             seen = seen.transpose(2, 3)
-        (down, right), (height, width) = self.shift, seen.shape[2:]
-        if down or right:
+        if any(self.shift):
+            (down, right), (height, width) = self.shift, seen.shape[2:]
             wide = F.pad(seen, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)), mode="reflect")
             top, left = max(-down, 0), max(-right, 0)
             seen = wide[:, :, top : top + height, left : left + width]
