@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.peers import peer_of
 from edge4d.errors import ExportError, UsageError
 from edge4d.exporters.native import OPSET, write_native
 
@@ -67,7 +68,9 @@ def clips_of(case: Case, seed: int) -> tuple[Tensor, ...]:
     return find(case.model).inputs(seed, batch=case.batch)
 
 
-def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: str = "onnxruntime") -> dict[str, Path]:
+def make(
+    network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: str = "onnxruntime", peer: str = ""
+) -> dict[str, Path]:
     """Write every candidate of one network.
 
     Args:
@@ -76,11 +79,15 @@ def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: st
         folder: where the files go.
         runtime: what all but eager PyTorch run on, and what `EDGE4D_FOR` is made for; for another than ONNX Runtime
             the ONNX files are built, native ones too.
+        peer: another library's form of the network, one of `benchmarks.peers.PEERS`, written as the native one is.
 
     Returns:
         Candidate to file, the reference first.
     """
     files = make_onnx(network, args, folder, runtime)
+    if peer:
+        files[peer] = folder / "peer.onnx"
+        write_native(peer_of(peer, network, args), args, files[peer])
     if runtime != "onnxruntime":
         files = {name: _built(path, runtime) for name, path in files.items()}
     files[EAGER] = folder / "eager.pt2"

@@ -177,6 +177,7 @@ def _circumstances(rows: Sequence[Row]) -> list[str]:
         lines.append(
             f"{row['date']}, commit {row.get('commit') or 'unknown'}: {machine}, {row['machine'].get('cores')} cores; "
             f"{row.get('threads')} threads, "
+            f"{'processor time, ' if row.get('clock') == 'processor' else ''}"
             f"{row.get('dtype')}, {row.get('rounds')} interleaved rounds after {row.get('warmup')} warm-up calls; "
             f"{versions}"
         )

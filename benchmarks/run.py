@@ -47,7 +47,7 @@ _PACKAGES = (
 
 
 def rows_of(
-    case: Case, report: FpsReport, parity: Mapping[str, ParityReport], stamp: Mapping[str, Any]
+    case: Case, report: FpsReport, parity: Mapping[str, ParityReport], stamp: Mapping[str, Any], clock: str = "wall"
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of one case for the record, and why a candidate has none.
 
@@ -56,6 +56,7 @@ def rows_of(
         report: the measurement, its candidates named as in `parity`, the reference first.
         parity: of each candidate against eager PyTorch.
         stamp: date, versions and whatever else every row states.
+        clock: what was measured with, as `edge4d.validators.fps_paths.bench_paths` takes it.
 
     Returns:
         JSON-ready rows; a candidate whose numbers are wrong, or that gave no time, is in the list of problems instead.
@@ -86,7 +87,9 @@ def rows_of(
                 "shape": [case.batch, *case.shape],
                 "dtype": "float32",
                 "threads": case.threads,
+                "clock": clock,
                 "latency_ms": {key: _rounded(value) for key, value in (line.latency_ms or {}).items()},
+                "turns_ms": [_rounded(value) for value in line.turns_ms],
                 "frames_per_s": _rounded(line.frames_per_s),
                 "ratio": _rounded(line.speedup),
                 "ratio_to": reference,
@@ -106,7 +109,14 @@ def rows_of(
 
 
 def measure(
-    case: Case, folder: Path, *, rounds: int, warmup: int, stamp: Mapping[str, Any], runtime: str = "onnxruntime"
+    case: Case,
+    folder: Path,
+    *,
+    rounds: int,
+    warmup: int,
+    stamp: Mapping[str, Any],
+    runtime: str = "onnxruntime",
+    clock: str = "wall",
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Make, check and time the candidates of one case; returns as `rows_of`."""
     from dataclasses import replace
@@ -118,7 +128,7 @@ def measure(
     torch.set_num_threads(case.threads)
     with _stage(f"{case.name}: making the candidates"):
         network = network_of(case)
-        files = make(network, clips_of(case, 0), folder, runtime)
+        files = make(network, clips_of(case, 0), folder, runtime, case.peer)
     with _stage(f"{case.name}: parity"):
         parity = check(network, files, parity_sets(case))
     del network  # its memory is not the candidates', but the machine is one
@@ -127,10 +137,12 @@ def measure(
         sound = [NATIVE]  # nothing can be recorded; `rows_of` says why
     busy = [_busy()]
     with _stage(f"{case.name}: {rounds} rounds of {', '.join(sound)}"):
-        report = bench_paths([files[name] for name in sound], rounds=rounds, warmup=warmup, threads=case.threads)
+        asked: dict[str, Any] = {"rounds": rounds, "warmup": warmup, "threads": case.threads, "clock": clock}
+        report = bench_paths([files[name] for name in sound], **asked)
     busy.append(_busy())
     named = tuple(replace(line, name=name) for line, name in zip(report.candidates, sound, strict=True))
-    rows, problems = rows_of(case, replace(report, candidates=named), parity, {**stamp, "busy": _most(busy)})
+    stamp = {**stamp, "busy": _most(busy)}
+    rows, problems = rows_of(case, replace(report, candidates=named), parity, stamp, clock)
     problems += [
         f"{case.name}/{name} was not timed: parity fails at {LIMIT:g}\n{parity[name].to_text()}"
         for name in files
@@ -157,15 +169,20 @@ def stamp_of(date: str | None = None) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     from edge4d import exporters
     from edge4d.exporters.protocol import require
     from edge4d.validators.fps import machine
 
     cases = select(load_cases(), options.cases)
+    if options.clock == "processor":
+        cases = tuple(replace(case, threads=1) for case in cases)
     if options.rounds < 1 or options.warmup < 0:
         raise UsageError(f"--rounds {options.rounds} --warmup {options.warmup}: at least one round is needed")
     place = "cpu" if options.runtime == "onnxruntime" else f"{options.runtime}-cpu"
-    out: Path = options.out or RESULTS / f"{options.date}-{place}-{machine()['cores']}core.jsonl"
+    size = f"{machine()['cores']}core" if options.clock == "wall" else "1thread"
+    out: Path = options.out or RESULTS / f"{options.date}-{place}-{size}.jsonl"
     require(exporters.get(options.runtime))
     # Before an hour of work: a record is not lost to a mistyped name, nor a committed one replaced unasked.
     refuse_existing(out, options.force)
@@ -176,6 +193,7 @@ def _run(options: argparse.Namespace) -> int:
     for case in cases:
         with tempfile.TemporaryDirectory(prefix="edge4d-bench-") as folder:
             asked = {"rounds": options.rounds, "warmup": options.warmup, "runtime": options.runtime}
+            asked["clock"] = options.clock
             found, wrong = measure(case, Path(folder), stamp=stamp, **asked)
         rows += found
         problems += wrong
@@ -195,9 +213,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these of cases.toml")
     parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "openvino"), help="(onnxruntime)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns of every candidate (20)")
+    parser.add_argument(
+        "--clock", default="wall", choices=("wall", "processor"), help="(wall); processor time is that of one thread"
+    )
     parser.add_argument("--warmup", type=int, default=3, metavar="N", help="calls of each before, not timed (3)")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="results/DATE-[RUNTIME-]cpu-Ncore.jsonl when not given"
+        "--out", type=Path, metavar="FILE", help="results/DATE-[RUNTIME-]cpu-Ncore.jsonl (or -1thread) when not given"
     )
     parser.add_argument("--date", type=_date, default=_date(), metavar="YYYY-MM-DD", help="what the rows state (today)")
     parser.add_argument("--force", action="store_true", help="replace an existing FILE")
