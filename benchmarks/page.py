@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import ratios
+from benchmarks import ratios, scaling_page
 from benchmarks.accuracy import tables
 from benchmarks.compare import read_rows
 from benchmarks.run import RESULTS, say
@@ -71,7 +71,20 @@ def _bench(runtime: str) -> Section:
     )
 
 
-SECTIONS = (_bench("onnxruntime"), _bench("openvino"))
+def _scaling(runtime: str) -> Section:
+    place, option = ("cpu", "") if runtime == "onnxruntime" else (f"{runtime}-cpu", f" --runtime {runtime}")
+    return Section(
+        name=f"scaling-{runtime}",
+        records=rf"scaling-\d{{4}}-\d\d-\d\d-{place}-\d+core\.jsonl",
+        command=f"python -m benchmarks.scaling{option}",
+        read=scaling_page.read,
+        render=lambda rows: scaling_page.render(rows, runtime),
+        plot=lambda rows: scaling_page.plot(rows, runtime),
+        caption=f"Time and GFLOP/s against frames, channels, side and batch, on {runtime}",
+    )
+
+
+SECTIONS = (_bench("onnxruntime"), _bench("openvino"), _scaling("onnxruntime"), _scaling("openvino"))
 
 
 def newest(section: Section, folder: Path = RESULTS) -> Path | None:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,14 @@ from edge4d.errors import Edge4dError, UsageError
 from edge4d.files import atomic_write, refuse_existing, refuse_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from edge4d.validators.fps import FpsReport
+    from torch import Tensor, nn
+
+    from edge4d.validators.fps import CandidateFps, FpsReport
     from edge4d.validators.parity import ParityReport
 
-__all__ = ["SCHEMA", "main", "rows_of", "stamp_of"]
+__all__ = ["RESULTS", "SCHEMA", "main", "measure", "measure_network", "rows_of", "say", "stamp_of"]
 
 SCHEMA = 1
 """Version of a row's layout."""
@@ -108,8 +111,18 @@ def rows_of(
     return rows, problems
 
 
-def measure(
+def measure(case: Case, folder: Path, **asked: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """Make, check and time the candidates of one case; `asked` is of `measure_network`, and returns as `rows_of`."""
+    rows, problems, _ = measure_network(
+        case, partial(network_of, case), partial(clips_of, case), folder, eager=True, **asked
+    )
+    return rows, problems
+
+
+def measure_network(
     case: Case,
+    build: Callable[[], nn.Module],
+    clips: Callable[[int], tuple[Tensor, ...]],
     folder: Path,
     *,
     rounds: int,
@@ -117,8 +130,25 @@ def measure(
     stamp: Mapping[str, Any],
     runtime: str = "onnxruntime",
     clock: str = "wall",
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Make, check and time the candidates of one case; returns as `rows_of`."""
+    eager: bool = False,
+    beside: Mapping[str, Path] | None = None,
+) -> tuple[list[dict[str, Any]], list[str], dict[str, CandidateFps]]:
+    """Make, check and time the candidates of any network.
+
+    Args:
+        case: its name, batch and threads.
+        build: gives the network, in evaluation mode.
+        clips: gives its inputs, others for every seed.
+        folder: for the files.
+        rounds, warmup, clock: as `edge4d.validators.fps_paths.bench_paths` takes them.
+        stamp: what every row states.
+        runtime: what all but eager PyTorch run on.
+        eager: time eager PyTorch, too.
+        beside: files that take their turns with the candidates and are neither checked nor recorded, by name.
+
+    Returns:
+        Rows and problems as `rows_of` gives them, and what `beside` took.
+    """
     from dataclasses import replace
 
     import torch
@@ -127,28 +157,30 @@ def measure(
 
     torch.set_num_threads(case.threads)
     with _stage(f"{case.name}: making the candidates"):
-        network = network_of(case)
-        files = make(network, clips_of(case, 0), folder, runtime, case.peer)
+        network = build()
+        files = make(network, clips(0), folder, runtime, case.peer, eager=eager)
     with _stage(f"{case.name}: parity"):
-        parity = check(network, files, parity_sets(case))
+        parity = check(network, files, parity_sets(clips))
     del network  # its memory is not the candidates', but the machine is one
     sound = [name for name in files if parity[name].ok]
     if NATIVE not in sound:
         sound = [NATIVE]  # nothing can be recorded; `rows_of` says why
+    placed = {name: files[name] for name in sound} | dict(beside or {})
     busy = [_busy()]
-    with _stage(f"{case.name}: {rounds} rounds of {', '.join(sound)}"):
+    with _stage(f"{case.name}: {rounds} rounds of {', '.join(placed)}"):
         asked: dict[str, Any] = {"rounds": rounds, "warmup": warmup, "threads": case.threads, "clock": clock}
-        report = bench_paths([files[name] for name in sound], **asked)
+        report = bench_paths(list(placed.values()), **asked)
     busy.append(_busy())
-    named = tuple(replace(line, name=name) for line, name in zip(report.candidates, sound, strict=True))
+    named = tuple(replace(line, name=name) for line, name in zip(report.candidates, placed, strict=True))
     stamp = {**stamp, "busy": _most(busy)}
-    rows, problems = rows_of(case, replace(report, candidates=named), parity, stamp, clock)
+    report = replace(report, candidates=named[: len(sound)])
+    rows, problems = rows_of(case, report, parity, stamp, clock)
     problems += [
         f"{case.name}/{name} was not timed: parity fails at {LIMIT:g}\n{parity[name].to_text()}"
         for name in files
         if name not in sound
     ]
-    return rows, problems
+    return rows, problems, {line.name: line for line in named[len(sound) :]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
