@@ -111,7 +111,12 @@ def measured(monkeypatch, tmp_path, latency, failure=None):
     """`scaling.measure` of `TINY` whose candidates took 2 ms, beside a product that took this."""
     rows = [row(TINY.name, NATIVE, 1.0) | {"latency_ms": {"p50": 2.0, "p90": 2.0}}]
     beside = {scaling.GEMM: SimpleNamespace(latency_ms=latency, failure=failure)}
-    monkeypatch.setattr(scaling, "measure_network", lambda *_, **__: (rows, [], beside))
+
+    def measure_network(case, build, *_, **__):
+        build()
+        return rows, [], beside
+
+    monkeypatch.setattr(scaling, "measure_network", measure_network)
     return scaling.measure(TINY, Sweeps(1, 1000, (TINY,)), tmp_path / "gemm.onnx", tmp_path, stamp={})
 
 
