@@ -68,8 +68,11 @@ MINUTES ?= 10
 fuzz: setup  ## broken models against the gate, for MINUTES=10 or RUNS=1000; SEED=n starts elsewhere
 	$(BIN)/python -m tests.fuzz.fuzz_gate --minutes $(MINUTES) $(if $(RUNS),--runs $(RUNS)) --seed $(or $(SEED),0)
 
-bench: setup  ## the 4-D graph against native 5-D and eager PyTorch; writes benchmarks/results/
-	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks.run
+RUNTIME ?= onnxruntime
+bench: setup  ## the 4-D graph against native 5-D and eager PyTorch, into docs/performance.md; RUNTIME=openvino
+	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks.run --runtime $(RUNTIME)
+	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks.scaling --runtime $(RUNTIME)
+	$(BIN)/python -m benchmarks.page
 
 clean:  ## remove what was built
 	rm -rf build dist out .venv-lowest *.egg-info

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.peers import peer_of
 from edge4d.errors import ExportError, UsageError
 from edge4d.exporters.native import OPSET, write_native
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from torch import Tensor, nn
@@ -24,6 +25,7 @@ __all__ = [
     "EDGE4D_FOR",
     "LIMIT",
     "NATIVE",
+    "built",
     "check",
     "clips_of",
     "make",
@@ -67,7 +69,15 @@ def clips_of(case: Case, seed: int) -> tuple[Tensor, ...]:
     return find(case.model).inputs(seed, batch=case.batch)
 
 
-def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: str = "onnxruntime") -> dict[str, Path]:
+def make(
+    network: nn.Module,
+    args: tuple[Tensor, ...],
+    folder: Path,
+    runtime: str = "onnxruntime",
+    peer: str = "",
+    *,
+    eager: bool = True,
+) -> dict[str, Path]:
     """Write every candidate of one network.
 
     Args:
@@ -76,15 +86,21 @@ def make(network: nn.Module, args: tuple[Tensor, ...], folder: Path, runtime: st
         folder: where the files go.
         runtime: what all but eager PyTorch run on, and what `EDGE4D_FOR` is made for; for another than ONNX Runtime
             the ONNX files are built, native ones too.
+        peer: another library's form of the network, one of `benchmarks.peers.PEERS`, written as the native one is.
+        eager: write the captured program, too.
 
     Returns:
         Candidate to file, the reference first.
     """
     files = make_onnx(network, args, folder, runtime)
+    if peer:
+        files[peer] = folder / "peer.onnx"
+        write_native(peer_of(peer, network, args), args, files[peer])
     if runtime != "onnxruntime":
-        files = {name: _built(path, runtime) for name, path in files.items()}
-    files[EAGER] = folder / "eager.pt2"
-    write_eager(network, args, files[EAGER])
+        files = {name: built(path, runtime) for name, path in files.items()}
+    if eager:
+        files[EAGER] = folder / "eager.pt2"
+        write_eager(network, args, files[EAGER])
     return files
 
 
@@ -104,7 +120,7 @@ def make_onnx(
     return files
 
 
-def _built(path: Path, runtime: str) -> Path:
+def built(path: Path, runtime: str) -> Path:
     """The engine beside an ONNX file; nobody holds the rank of a native one against a limit."""
     from edge4d import exporters
 
@@ -130,9 +146,9 @@ def check(network: nn.Module, files: Mapping[str, Path], sets: Sequence[tuple[Te
     return reports
 
 
-def parity_sets(case: Case) -> list[tuple[Tensor, ...]]:
-    """The clips that parity is checked on."""
-    return [clips_of(case, seed) for seed in range(1, 1 + _SETS)]
+def parity_sets(clips: Callable[[int], tuple[Tensor, ...]]) -> list[tuple[Tensor, ...]]:
+    """The clips that parity is checked on, of a function from seeds to clips."""
+    return [clips(seed) for seed in range(1, 1 + _SETS)]
 
 
 def _edge4d(network: nn.Module, args: tuple[Tensor, ...], path: Path, **how: Any) -> None:

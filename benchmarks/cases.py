@@ -29,6 +29,8 @@ class Case:
         shape: of one clip, C T H W; of a network's first input.
         batch: clips in a call.
         threads: CPU threads of every candidate.
+        peer: another library's form of the same network that is timed beside the others, a name of
+            ``benchmarks/peers.py``; none when empty.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Case:
     shape: tuple[int, ...]
     batch: int
     threads: int
+    peer: str = ""
 
 
 def load_cases(path: Path = CASES) -> tuple[Case, ...]:
@@ -73,16 +76,16 @@ def select(cases: tuple[Case, ...], names: list[str] | None) -> tuple[Case, ...]
 
 def _case(path: Path, number: int, entry: dict[str, Any]) -> Case:
     where = f"{path}: case {number}"
-    wanted = {field.name for field in fields(Case)}
-    if set(entry) != wanted:
-        odd = ", ".join(sorted(set(entry) ^ wanted))
+    wanted = {field.name for field in fields(Case)} - {"peer"}
+    if set(entry) - {"peer"} != wanted:
+        odd = ", ".join(sorted((set(entry) - {"peer"}) ^ wanted))
         raise UsageError(f"{where}: missing or unknown keys: {odd}", hint=f"write {', '.join(sorted(wanted))}")
     shape, counts = entry["shape"], (entry["batch"], entry["threads"])
     if not (isinstance(shape, list) and len(shape) == 4 and all(_count(size) for size in shape)):
         raise UsageError(f"{where}: shape is {shape}, expected four positive sizes, C T H W")
     if not all(_count(value) for value in counts):
         raise UsageError(f"{where}: batch and threads are {counts}, expected positive integers")
-    return Case(str(entry["name"]), str(entry["model"]), tuple(shape), *counts)
+    return Case(str(entry["name"]), str(entry["model"]), tuple(shape), *counts, str(entry.get("peer", "")))
 
 
 def _count(value: object) -> bool:

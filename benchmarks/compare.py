@@ -14,7 +14,7 @@ from edge4d.errors import Edge4dError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["compare", "main", "markdown", "read_rows", "render"]
+__all__ = ["circumstances", "compare", "main", "markdown", "read_rows", "render"]
 
 Row = dict[str, Any]
 
@@ -76,7 +76,7 @@ def render(rows: Sequence[Row]) -> str:
         ]
         for row in rows
     ]
-    return "\n".join([markdown(head, body, left=3), "", *_circumstances(rows)])
+    return "\n".join([markdown(head, body, left=3), "", *circumstances(rows)])
 
 
 def compare(before: Sequence[Row], after: Sequence[Row]) -> str:
@@ -103,8 +103,8 @@ def compare(before: Sequence[Row], after: Sequence[Row]) -> str:
                 _said(100 * (since / ratio - 1), "+.1f", " %"),
             ]
         )
-    lines = [markdown(head, body, left=2), "", "Before:", "", *_circumstances(before), "", "After:", ""]
-    lines += _circumstances(after)
+    lines = [markdown(head, body, left=2), "", "Before:", "", *circumstances(before), "", "After:", ""]
+    lines += circumstances(after)
     shared = [(old[key], new[key]) for key in old if key in new]
     differing = [
         field
@@ -168,7 +168,7 @@ def _said(value: float, form: str, unit: str = "") -> str:
     return "-" if math.isnan(value) else f"{value:{form}}{unit}"
 
 
-def _circumstances(rows: Sequence[Row]) -> list[str]:
+def circumstances(rows: Sequence[Row]) -> list[str]:
     """One line for each machine, date and set of versions among the rows."""
     lines = []
     for row in rows:
@@ -177,6 +177,7 @@ def _circumstances(rows: Sequence[Row]) -> list[str]:
         lines.append(
             f"{row['date']}, commit {row.get('commit') or 'unknown'}: {machine}, {row['machine'].get('cores')} cores; "
             f"{row.get('threads')} threads, "
+            f"{'processor time, ' if row.get('clock') == 'processor' else ''}"
             f"{row.get('dtype')}, {row.get('rounds')} interleaved rounds after {row.get('warmup')} warm-up calls; "
             f"{versions}"
         )

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +22,14 @@ from edge4d.errors import Edge4dError, UsageError
 from edge4d.files import atomic_write, refuse_existing, refuse_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from edge4d.validators.fps import FpsReport
+    from torch import Tensor, nn
+
+    from edge4d.validators.fps import CandidateFps, FpsReport
     from edge4d.validators.parity import ParityReport
 
-__all__ = ["SCHEMA", "main", "rows_of", "stamp_of"]
+__all__ = ["RESULTS", "SCHEMA", "main", "measure", "measure_network", "rows_of", "say", "stamp_of"]
 
 SCHEMA = 1
 """Version of a row's layout."""
@@ -47,7 +50,7 @@ _PACKAGES = (
 
 
 def rows_of(
-    case: Case, report: FpsReport, parity: Mapping[str, ParityReport], stamp: Mapping[str, Any]
+    case: Case, report: FpsReport, parity: Mapping[str, ParityReport], stamp: Mapping[str, Any], clock: str = "wall"
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of one case for the record, and why a candidate has none.
 
@@ -56,6 +59,7 @@ def rows_of(
         report: the measurement, its candidates named as in `parity`, the reference first.
         parity: of each candidate against eager PyTorch.
         stamp: date, versions and whatever else every row states.
+        clock: what was measured with, as `edge4d.validators.fps_paths.bench_paths` takes it.
 
     Returns:
         JSON-ready rows; a candidate whose numbers are wrong, or that gave no time, is in the list of problems instead.
@@ -86,7 +90,9 @@ def rows_of(
                 "shape": [case.batch, *case.shape],
                 "dtype": "float32",
                 "threads": case.threads,
+                "clock": clock,
                 "latency_ms": {key: _rounded(value) for key, value in (line.latency_ms or {}).items()},
+                "turns_ms": [_rounded(value) for value in line.turns_ms],
                 "frames_per_s": _rounded(line.frames_per_s),
                 "ratio": _rounded(line.speedup),
                 "ratio_to": reference,
@@ -105,10 +111,44 @@ def rows_of(
     return rows, problems
 
 
-def measure(
-    case: Case, folder: Path, *, rounds: int, warmup: int, stamp: Mapping[str, Any], runtime: str = "onnxruntime"
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Make, check and time the candidates of one case; returns as `rows_of`."""
+def measure(case: Case, folder: Path, **asked: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """Make, check and time the candidates of one case; `asked` is of `measure_network`, and returns as `rows_of`."""
+    rows, problems, _ = measure_network(
+        case, partial(network_of, case), partial(clips_of, case), folder, eager=True, **asked
+    )
+    return rows, problems
+
+
+def measure_network(
+    case: Case,
+    build: Callable[[], nn.Module],
+    clips: Callable[[int], tuple[Tensor, ...]],
+    folder: Path,
+    *,
+    rounds: int,
+    warmup: int,
+    stamp: Mapping[str, Any],
+    runtime: str = "onnxruntime",
+    clock: str = "wall",
+    eager: bool = False,
+    beside: Mapping[str, Path] | None = None,
+) -> tuple[list[dict[str, Any]], list[str], dict[str, CandidateFps]]:
+    """Make, check and time the candidates of any network.
+
+    Args:
+        case: its name, batch and threads.
+        build: gives the network, in evaluation mode.
+        clips: gives its inputs, others for every seed.
+        folder: for the files.
+        rounds, warmup, clock: as `edge4d.validators.fps_paths.bench_paths` takes them.
+        stamp: what every row states.
+        runtime: what all but eager PyTorch run on.
+        eager: time eager PyTorch, too.
+        beside: files that take their turns with the candidates and are neither checked nor recorded, by name.
+
+    Returns:
+        Rows and problems as `rows_of` gives them, and what `beside` took.
+    """
     from dataclasses import replace
 
     import torch
@@ -117,26 +157,30 @@ def measure(
 
     torch.set_num_threads(case.threads)
     with _stage(f"{case.name}: making the candidates"):
-        network = network_of(case)
-        files = make(network, clips_of(case, 0), folder, runtime)
+        network = build()
+        files = make(network, clips(0), folder, runtime, case.peer, eager=eager)
     with _stage(f"{case.name}: parity"):
-        parity = check(network, files, parity_sets(case))
+        parity = check(network, files, parity_sets(clips))
     del network  # its memory is not the candidates', but the machine is one
     sound = [name for name in files if parity[name].ok]
     if NATIVE not in sound:
         sound = [NATIVE]  # nothing can be recorded; `rows_of` says why
+    placed = {name: files[name] for name in sound} | dict(beside or {})
     busy = [_busy()]
-    with _stage(f"{case.name}: {rounds} rounds of {', '.join(sound)}"):
-        report = bench_paths([files[name] for name in sound], rounds=rounds, warmup=warmup, threads=case.threads)
+    with _stage(f"{case.name}: {rounds} rounds of {', '.join(placed)}"):
+        asked: dict[str, Any] = {"rounds": rounds, "warmup": warmup, "threads": case.threads, "clock": clock}
+        report = bench_paths(list(placed.values()), **asked)
     busy.append(_busy())
-    named = tuple(replace(line, name=name) for line, name in zip(report.candidates, sound, strict=True))
-    rows, problems = rows_of(case, replace(report, candidates=named), parity, {**stamp, "busy": _most(busy)})
+    named = tuple(replace(line, name=name) for line, name in zip(report.candidates, placed, strict=True))
+    stamp = {**stamp, "busy": _most(busy)}
+    report = replace(report, candidates=named[: len(sound)])
+    rows, problems = rows_of(case, report, parity, stamp, clock)
     problems += [
         f"{case.name}/{name} was not timed: parity fails at {LIMIT:g}\n{parity[name].to_text()}"
         for name in files
         if name not in sound
     ]
-    return rows, problems
+    return rows, problems, {line.name: line for line in named[len(sound) :]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,15 +201,20 @@ def stamp_of(date: str | None = None) -> dict[str, Any]:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from dataclasses import replace
+
     from edge4d import exporters
     from edge4d.exporters.protocol import require
     from edge4d.validators.fps import machine
 
     cases = select(load_cases(), options.cases)
+    if options.clock == "processor":
+        cases = tuple(replace(case, threads=1) for case in cases)
     if options.rounds < 1 or options.warmup < 0:
         raise UsageError(f"--rounds {options.rounds} --warmup {options.warmup}: at least one round is needed")
     place = "cpu" if options.runtime == "onnxruntime" else f"{options.runtime}-cpu"
-    out: Path = options.out or RESULTS / f"{options.date}-{place}-{machine()['cores']}core.jsonl"
+    size = f"{machine()['cores']}core" if options.clock == "wall" else "1thread"
+    out: Path = options.out or RESULTS / f"{options.date}-{place}-{size}.jsonl"
     require(exporters.get(options.runtime))
     # Before an hour of work: a record is not lost to a mistyped name, nor a committed one replaced unasked.
     refuse_existing(out, options.force)
@@ -176,6 +225,7 @@ def _run(options: argparse.Namespace) -> int:
     for case in cases:
         with tempfile.TemporaryDirectory(prefix="edge4d-bench-") as folder:
             asked = {"rounds": options.rounds, "warmup": options.warmup, "runtime": options.runtime}
+            asked["clock"] = options.clock
             found, wrong = measure(case, Path(folder), stamp=stamp, **asked)
         rows += found
         problems += wrong
@@ -195,9 +245,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="only these of cases.toml")
     parser.add_argument("--runtime", default="onnxruntime", choices=("onnxruntime", "openvino"), help="(onnxruntime)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="turns of every candidate (20)")
+    parser.add_argument(
+        "--clock", default="wall", choices=("wall", "processor"), help="(wall); processor time is that of one thread"
+    )
     parser.add_argument("--warmup", type=int, default=3, metavar="N", help="calls of each before, not timed (3)")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="results/DATE-[RUNTIME-]cpu-Ncore.jsonl when not given"
+        "--out", type=Path, metavar="FILE", help="results/DATE-[RUNTIME-]cpu-Ncore.jsonl (or -1thread) when not given"
     )
     parser.add_argument("--date", type=_date, default=_date(), metavar="YYYY-MM-DD", help="what the rows state (today)")
     parser.add_argument("--force", action="store_true", help="replace an existing FILE")

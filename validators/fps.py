@@ -76,6 +76,8 @@ class CandidateFps:
         name: as given.
         samples: calls that were timed.
         latency_ms: p10, p50, p90, p99 and min of one call, packing and (where they are told apart) copies left out.
+        turns_ms: the median call of each round, in the order of the rounds; what ratios to any other candidate, and
+            their spread, are made of.
         pack_ms: median time of packing and unpacking in one call; None where there is none to do.
         copy_ms: median time of copies to and from the device in one call; None where they are not told apart.
         copy_unknown: why they are not.
@@ -101,6 +103,7 @@ class CandidateFps:
     name: str
     samples: int = 0
     latency_ms: Mapping[str, float] | None = None
+    turns_ms: tuple[float, ...] = ()
     pack_ms: float | None = None
     copy_ms: float | None = None
     copy_unknown: str | None = None
@@ -276,6 +279,7 @@ def _line(name: str, samples: Samples, reference: Samples, gathered: Mapping[str
         line,
         samples=len(calls),
         latency_ms={f"p{p}": percentile(calls, p) for p in (10, 50, 90, 99)} | {"min": min(calls)},
+        turns_ms=tuple(statistics.median(turn) * _MS for turn in samples.run_ns),
         pack_ms=statistics.median(samples.pack_ns) * _MS if samples.pack_ns else None,
         copy_ms=statistics.median(samples.copy_ns) * _MS if samples.copy_ns else None,
         copy_unknown=None if samples.copy_ns else samples.copy_unknown,

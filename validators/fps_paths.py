@@ -18,6 +18,7 @@ from edge4d.errors import Edge4dError, UsageError
 from edge4d.exporters import has_runtime
 from edge4d.validators.fps import FpsReport, Samples, check_counts, machine, summarise
 from edge4d.validators.fps_native import NativeForms, check_native, place_of
+from edge4d.validators.fps_worker import CLOCKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +57,7 @@ def bench_paths(
     seed: int = 0,
     time_limit_s: float = 600.0,
     native: bool = False,
+    clock: str = "wall",
 ) -> FpsReport:
     """Time model files against each other, the reference first.
 
@@ -80,14 +82,20 @@ def bench_paths(
             the native form, and to build an engine of it.
         native: export the reference by torch.onnx with its five axes, too, and time that on every runtime that a
             candidate runs on. These forms come last in the report.
+        clock: ``wall``, or ``processor`` for the time that the candidate's process spent on processors, which other
+            work on the machine hardly lengthens. That is the latency of one thread; of several it is their sum, those
+            that wait for work included, and of a device it says nothing.
 
     Returns:
         The report. A candidate that fails, dies or exceeds the limit is in it with its reason.
 
     Raises:
-        UsageError: nothing to measure, a file that does not exist, or a native form of what is no PyTorch model.
+        UsageError: nothing to measure, a file that does not exist, a native form of what is no PyTorch model, or the
+            processor's clock with several threads.
     """
     check_counts(len(paths), rounds, warmup)
+    if clock not in CLOCKS or (clock == "processor" and threads != 1):
+        raise UsageError(f"clock is {clock!r} with {threads} threads", hint="wall, or processor with one thread")
     if calls_per_round < 1 or time_limit_s <= 0:
         raise UsageError(f"calls_per_round={calls_per_round}, time_limit_s={time_limit_s}: both must be positive")
     for path in paths:
@@ -105,6 +113,7 @@ def bench_paths(
         "submodule": submodule,
         "fix": dict(fix or {}),
         "seed": seed,
+        "clock": clock,
     }
     gathered = {name: Samples() for name in _names(paths)}
     with ExitStack() as stack:

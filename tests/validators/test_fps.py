@@ -17,7 +17,7 @@ from edge4d.validators import fps_paths
 from edge4d.validators.fps import Samples, bench, percentile, summarise
 from edge4d.validators.fps_floors import Floors
 from edge4d.validators.fps_paths import bench_paths
-from edge4d.validators.fps_worker import clips_and_frames, peak_rss_mib
+from edge4d.validators.fps_worker import CLOCKS, clips_and_frames, peak_rss_mib
 from tests.onnx_models import artifact, plain, save
 from tests.validators.timings import four, measured
 
@@ -50,6 +50,7 @@ def test_a_percentile_of_nothing_is_an_error():
 def test_rates_follow_from_the_median_latency():
     report = summarise({"a": measured([10], [20], [60])}, rounds=3, warmup=0)
     (a,) = report.candidates
+    assert a.turns_ms == pytest.approx((10, 20, 60))
     assert a.latency_ms == pytest.approx({"p10": 12, "p50": 20, "p90": 52, "p99": 59.2, "min": 10})
     assert (a.clips_per_s, a.frames_per_s, a.samples, a.speedup) == pytest.approx((100, 1600, 3, 1))
 
@@ -201,6 +202,28 @@ class Network(torch.nn.Module):
         print("a model that prints to stdout must not disturb the protocol")
         return (clip + self.bias).relu()
 """
+
+
+def test_the_processors_clock_stands_still_while_nothing_is_done():
+    spent = {}
+    for name, now in CLOCKS.items():
+        start = now()
+        time.sleep(0.05)
+        spent[name] = (now() - start) / 1e6
+    assert spent["wall"] >= 50
+    assert spent["processor"] < 25
+
+
+def test_files_are_timed_by_the_processors_clock(model):
+    report = bench_paths([model], rounds=2, warmup=0, threads=1, clock="processor")
+    assert report.ok
+    assert len(report.candidates[0].turns_ms) == 2
+
+
+@pytest.mark.parametrize(("clock", "threads"), [("processor", 2), ("processor", None), ("sundial", 1)])
+def test_a_clock_that_says_nothing_is_refused(model, clock, threads):
+    with pytest.raises(UsageError, match=clock):
+        bench_paths([model], rounds=1, threads=threads, clock=clock)
 
 
 def test_pytorch_is_measured_with_the_shapes_that_the_artifact_knows(model, tmp_path, monkeypatch):

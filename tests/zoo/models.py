@@ -277,5 +277,8 @@ ZOO: tuple[ZooModel, ...] = (
     _entry(_pytorchvideo, "csn_r101", (32, 224)),
 )
 
-BENCHED = (ZooModel("c3d", partial(_seeded, C3D), ((1, 3, 16, 112, 112),)),)
+BENCHED = (
+    ZooModel("c3d", partial(_seeded, C3D), ((1, 3, 16, 112, 112),)),
+    ZooModel("x3d_xs_160", partial(_pytorchvideo, "x3d_xs"), ((1, 3, 4, 160, 160),)),
+)
 """Of which only the time is asked: what they are made of, the zoo's others have too."""

@@ -1,0 +1,135 @@
+"""``python -m benchmarks.page``: put the newest records into docs/performance.md, as tables and as plots beside it."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks import ratios, scaling_page
+from benchmarks.accuracy import tables
+from benchmarks.compare import read_rows
+from benchmarks.run import RESULTS, say
+from edge4d.errors import Edge4dError, UsageError
+from edge4d.files import atomic_write
+from edge4d.plotting import check_plot
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PAGE", "SECTIONS", "Section", "main", "newest", "text_of"]
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "performance.md"
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One kind of record, and its place on the page.
+
+    Attributes:
+        name: of the markers on the page.
+        records: what the name of such a record matches.
+        command: makes one.
+        read: gives its rows.
+        render: gives the text of the page.
+        plot: draws it.
+        caption: of the plot, for those who cannot see it.
+    """
+
+    name: str
+    records: str
+    command: str
+    read: Callable[[Path], list[Row]]
+    render: Callable[[Sequence[Row]], str]
+    plot: Callable[[Sequence[Row]], Figure]
+    caption: str
+
+    @property
+    def picture(self) -> str:
+        """Name of the plot's file, beside the page."""
+        return f"{self.name.replace('-', '_')}.png"
+
+
+def _bench(runtime: str) -> Section:
+    place, option = ("cpu", "") if runtime == "onnxruntime" else (f"{runtime}-cpu", f" --runtime {runtime}")
+    return Section(
+        name=f"bench-{runtime}",
+        records=rf"\d{{4}}-\d\d-\d\d-{place}-\d+core\.jsonl",
+        command=f"python -m benchmarks.run{option}",
+        read=read_rows,
+        render=lambda rows: ratios.render(rows, runtime),
+        plot=lambda rows: ratios.plot(rows, runtime),
+        caption=f"How many times as fast as native 5-D, network by network, on {runtime}",
+    )
+
+
+def _scaling(runtime: str) -> Section:
+    place, option = ("cpu", "") if runtime == "onnxruntime" else (f"{runtime}-cpu", f" --runtime {runtime}")
+    return Section(
+        name=f"scaling-{runtime}",
+        records=rf"scaling-\d{{4}}-\d\d-\d\d-{place}-\d+core\.jsonl",
+        command=f"python -m benchmarks.scaling{option}",
+        read=scaling_page.read,
+        render=lambda rows: scaling_page.render(rows, runtime),
+        plot=lambda rows: scaling_page.plot(rows, runtime),
+        caption=f"Time and GFLOP/s against frames, channels, side and batch, on {runtime}",
+    )
+
+
+SECTIONS = (_bench("onnxruntime"), _bench("openvino"), _scaling("onnxruntime"), _scaling("openvino"))
+
+
+def newest(section: Section, folder: Path = RESULTS) -> Path | None:
+    """The record with the latest date in its name; None where there is none."""
+    found = [path for path in folder.glob("*.jsonl") if re.fullmatch(section.records, path.name)]
+    return max(found, key=lambda path: path.name, default=None)
+
+
+def text_of(section: Section, record: Path | None) -> str:
+    """What stands between the markers of a section, for this record."""
+    if record is None:
+        return f"There is no record yet; `{section.command}` makes one, on a quiet machine."
+    told = f"Record: `benchmarks/results/{record.name}`, made by `{section.command}`."
+    return f"{told}\n\n![{section.caption}]({section.picture})\n\n{section.render(section.read(record))}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns 0, 2 when a record or the page cannot be read, 3 without matplotlib."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="the records (results/)")
+    parser.add_argument("--page", type=Path, default=PAGE, metavar="FILE", help="(docs/performance.md)")
+    options = parser.parse_args(argv)
+    try:
+        if not options.results.is_dir():
+            raise UsageError(f"{options.results}: no such folder")
+        for section in SECTIONS:
+            _put(section, newest(section, options.results), options.page)
+    except Edge4dError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    return 0
+
+
+def _put(section: Section, record: Path | None, page: Path) -> None:
+    """Write one section and its plot; the page last, so that it names no plot that failed."""
+    text = text_of(section, record)
+    if record is not None:
+        picture = page.with_name(section.picture)
+        check_plot(picture)
+        drawn = io.BytesIO()
+        section.plot(section.read(record)).savefig(drawn, format="png", dpi=110)
+        atomic_write(picture, drawn.getvalue())
+    tables.write(page, text, section.name)
+    say(f"{page.name}, {section.name}: {'no record' if record is None else record.name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
