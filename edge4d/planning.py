@@ -93,9 +93,9 @@ _ROW_FORMS = frozenset(
 
 RUNTIMES: dict[str, frozenset[str]] = {
     "onnxruntime": _NPU_FORMS | {"winograd-split", "ranges"},
-    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded", "stacked"},
-    "tensorrt": _NPU_FORMS | _ROW_FORMS | {"ranges"},
-    "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded", "ranges"},
+    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded", "stacked", "shifted"},
+    "tensorrt": _NPU_FORMS | _ROW_FORMS | {"ranges", "shifted"},
+    "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded", "ranges", "shifted"},
 }
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
 convolution with a change of layout before it, which it runs on the CPU, and so are changes to and from *temporal*
@@ -108,6 +108,9 @@ GATHERS = frozenset({"rknn"})
 
 CHANNELS_LAST = frozenset({"openvino"})
 """Runtimes that hold the values of convolutions with channels last in memory; see `lowering/channels_last.py`."""
+
+FILLS = frozenset({None, "onnxruntime"})
+"""Runtimes, or None for all of them, for which channels of depthwise convolutions are filled up; see `lowering/filling.py`."""
 
 GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped", "ranges"}
 """Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
@@ -158,6 +161,11 @@ class Planner:
     mild: int = 0
     tuner: Tuner | None = None
     precision: str = "fp32"
+
+    @property
+    def fills(self) -> bool:
+        """Whether channels of depthwise convolutions are filled up to what vector layouts take."""
+        return self.runtime in FILLS
 
     @classmethod
     def of(

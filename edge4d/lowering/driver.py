@@ -19,6 +19,7 @@ from edge4d.errors import InternalError, LoweringError
 from edge4d.layer_values import LayerValue
 from edge4d.lowering.boundaries import Marks, mark_layers
 from edge4d.lowering.builder import Builder, Declined, Provenance
+from edge4d.lowering.filling import FILLED, fill_channels
 from edge4d.lowering.fold import fold_batch_norm
 from edge4d.lowering.gathering import without_masks
 from edge4d.lowering.joins import activations_before_joins
@@ -34,7 +35,13 @@ __all__ = ["Interpretation", "interpret"]
 
 aten = torch.ops.aten
 
-_MOVES = {aten.slice.Tensor, aten.constant_pad_nd.default, aten.cat.default, aten.permute.default}
+_MOVES = {
+    aten.slice.Tensor,
+    aten.constant_pad_nd.default,
+    aten.cat.default,
+    aten.permute.default,
+    aten.index_select.default,
+}
 """Calls that only move data; a reshape of ours never does."""
 
 _CHECKS = {
@@ -94,6 +101,8 @@ def interpret(
     mark_layers(captured.graph)
     folded = fold_batch_norm(captured)
     take_in(captured, fold)
+    if planner is None or planner.fills:
+        fill_channels(captured)
     found = _Interpreter(captured, folded, planner, progress).run()
     if planner is not None:
         planner.check_used(layer.layer for layer in found.layers if layer.macs)
@@ -164,6 +173,8 @@ class _Interpreter:
     def _remember(self, node: fx.Node) -> None:
         """Where the output of a module now lies; one that is constant, or an input seen otherwise, is left out."""
         value, marks = self.env[node], Marks(node)
+        if FILLED in node.meta:  # its channels are not those of the source
+            return
         if isinstance(value, Value) and value.node.op == "call_function":
             for layer in marks.layers:
                 self.values.append(LayerValue.of(layer, value.node.name, value.packing, marks.folded))

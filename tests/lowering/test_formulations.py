@@ -70,6 +70,8 @@ def applies(name: str, case: dict, transposed: bool = False) -> bool:
         return taps > 1 and (stride, padding, dilation) == (taps, 0, 1)
     if name == "padded":
         return taps > 1 and padding not in (0, "valid") and "padding_mode" not in case
+    if name == "shifted":
+        return taps > 1 and stride == 1
     if name == "ranges":
         fits = ("plain", "no_bias", "same", "same_even", "groups", "depthwise", "depthwise_temporal", "temporal_only")
         return any(case is CONVS[name] for name in fits)
@@ -155,6 +157,7 @@ def test_the_number_of_convolutions_is_that_of_the_formulation(force):
         ("winograd-split", 4),
         ("winograd-split-4", 6),
         ("padded", 3),
+        ("shifted", 3),
         ("ranges", 7),
         ("folded", 1),
     ):
