@@ -24,6 +24,7 @@ from edge4d.lowering.fold import fold_batch_norm
 from edge4d.lowering.gathering import without_masks
 from edge4d.lowering.joins import activations_before_joins
 from edge4d.lowering.registry import Decline
+from edge4d.lowering.sums import later_first
 from edge4d.lowering.taking import Fold, take_in
 from edge4d.lowering.values import Const, Value
 from edge4d.packing import MAX_RANK, Packing
@@ -119,6 +120,7 @@ class _Interpreter:
     ) -> None:
         self.captured = captured
         self.folded = folded
+        self.fills = planner is None or planner.fills
         self.progress = progress
         self.b = Builder(FakeTensorMode(allow_non_fake_inputs=True), planner)
         self.env: dict[fx.Node, Any] = {}
@@ -154,6 +156,8 @@ class _Interpreter:
             self.b.graph.eliminate_dead_code()
             if self.b.channels_last and activations_before_joins(self.b.graph):
                 self.b.graph.eliminate_dead_code()
+            if self.fills:
+                later_first(self.b.graph)
             module = _module(self.b)
             _ensure(module)
             alive = {node.name for node in module.graph.nodes}
