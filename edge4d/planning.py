@@ -109,8 +109,10 @@ GATHERS = frozenset({"rknn"})
 CHANNELS_LAST = frozenset({"openvino"})
 """Runtimes that hold the values of convolutions with channels last in memory; see `lowering/channels_last.py`."""
 
-FILLS = frozenset({None, "onnxruntime"})
-"""Runtimes, or None for all of them, for which channels of depthwise convolutions are filled up; see `lowering/filling.py`."""
+BLOCKED = frozenset({None, "onnxruntime"})
+"""Graphs, by the runtime they are for (None: for all), that are made for ONNX Runtime's blocks of channels and its
+memory: channels of depthwise convolutions fill blocks (`lowering/filling.py`), sums add within the convolution that is
+computed last (`lowering/sums.py`), and Winograd's tiles are worked off in parts. Not timed on the others."""
 
 GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped", "ranges"}
 """Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
@@ -163,9 +165,9 @@ class Planner:
     precision: str = "fp32"
 
     @property
-    def fills(self) -> bool:
-        """Whether channels of depthwise convolutions are filled up to what vector layouts take."""
-        return self.runtime in FILLS
+    def blocked(self) -> bool:
+        """Whether the graph is made for blocks of channels, see `BLOCKED`."""
+        return self.runtime in BLOCKED
 
     @classmethod
     def of(

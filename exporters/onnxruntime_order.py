@@ -1,9 +1,9 @@
 """The order of an engine's nodes, by which ONNX Runtime decides what is in memory at once.
 
-ONNX Runtime runs a graph depth first from its results, and of a node's inputs first the one whose node comes last in the
-file. Where a shortcut waits for its branch, it matters which of them goes first: the input of both stays in memory until
-the other has read it (x3d_m: 32 MB beside the widest layers in place of 8). This module looks for the inputs to be
-gone for first, node by node, and writes the file in the order that makes ONNX Runtime do so. Numbers stay what they are.
+ONNX Runtime runs a graph depth first from its results, and of a node's inputs that one first whose node comes last in
+the file. Where a shortcut waits for its branch, it matters which of them goes first: the input of both stays in memory
+until the other has read it (x3d_m: 32 MB beside its widest values in place of 8). This module looks for the better
+choice, node by node, and writes the file in the order that makes ONNX Runtime follow it. Numbers stay what they are.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Flow", "flow_of", "improved", "reorder"]
 
 _VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
-_LIKE_INPUT = frozenset({"Add", "Mul", "Sub", "Sigmoid", "Relu", "QuickGelu", "HardSigmoid", "HardSwish", "Clip", "Tanh"})
-_LIKE_INPUT |= {"ReorderInput", "Softmax", "Elu", "LeakyRelu", "Gelu", "FusedGemm"} - {"FusedGemm"}
-_MOST_NODES = 3000
-"""Above it the search would take longer than it is worth."""
+_LIKE_INPUT = frozenset({"Add", "Mul", "Sub", "Sigmoid", "Relu", "QuickGelu", "HardSigmoid", "HardSwish", "Clip"})
+_LIKE_INPUT |= {"Tanh", "ReorderInput", "Softmax", "Elu", "LeakyRelu", "Gelu"}
+_MOST_NODES, _MOST_TRIALS, _INPUTS = 3000, 1500, 4
+"""Nodes of a graph, choices that are tried and inputs of a node that are looked at: a second or two, a few at worst."""
 
 
 @dataclass
@@ -105,21 +105,15 @@ def improved(flow: Flow) -> list[list[int]] | None:
     """Which input goes first for each node, or None where nothing is gained over what ONNX Runtime does by itself."""
     first = [sorted(inputs, reverse=True) for inputs in flow.inputs]
     best = start = flow.weight(flow.order(first))
-    for _ in range(2):
-        before = best
-        for node, inputs in enumerate(first):
-            if len(inputs) < 2:
-                continue
-            for place in range(1, min(len(inputs), 4)):
-                trial = [inputs[place], *inputs[:place], *inputs[place + 1 :]]
-                first[node], kept = trial, first[node]
-                weight = flow.weight(flow.order(first))
-                if weight < best:
-                    best = weight
-                else:
-                    first[node] = kept
-        if best == before:
-            break
+    trials = [(node, place) for node, inputs in enumerate(first) for place in range(1, min(len(inputs), _INPUTS))]
+    for node, place in trials[:_MOST_TRIALS]:
+        kept = first[node]
+        first[node] = [kept[place], *kept[:place], *kept[place + 1 :]]
+        weight = flow.weight(flow.order(first))
+        if weight < best:
+            best = weight
+        else:
+            first[node] = kept
     return first if best < start else None
 
 
@@ -132,7 +126,10 @@ def flow_of(graph: GraphProto) -> Flow | None:
     views: dict[int, int] = {}
     flow = Flow([], [], [], [])
     for i, node in enumerate(graph.node):
-        if any(attribute.type in _GRAPHS for attribute in node.attribute) or (sizes := _made(node, shapes, targets)) is None:
+        if (
+            any(attribute.type in _GRAPHS for attribute in node.attribute)
+            or (sizes := _made(node, shapes, targets)) is None
+        ):
             return None
         sources = list(dict.fromkeys(makers[name] for name in node.input if name in makers))
         flow.inputs.append(sources)
@@ -201,7 +198,8 @@ def _worked_out(node: NodeProto, shapes: Mapping[str, Shape], targets: Mapping[s
     if len(x) != _PLANE:
         return None
     if node.op_type == "ReorderOutput":
-        return (x[0], int(values["channels"]), *x[2:]) if "channels" in values else None
+        known = "channels" in values and not values.get("channels_last")
+        return (x[0], int(values["channels"]), *x[2:]) if known else None
     if node.op_type == "GlobalAveragePool":
         return (*x[:2], 1, 1)
     if node.op_type in ("Conv", "FusedConv", "MaxPool", "AveragePool"):
@@ -211,7 +209,8 @@ def _worked_out(node: NodeProto, shapes: Mapping[str, Shape], targets: Mapping[s
         kernel = values.get("kernel_shape") or list(w[2:] if w else ())
         pads, ones = values.get("pads") or [0] * 4, [1, 1]
         strides, dilations = values.get("strides") or ones, values.get("dilations") or ones
-        if len(kernel) != len(ones) or values.get("ceil_mode") or any(a.name == "auto_pad" and a.s not in (b"", b"NOTSET") for a in node.attribute):
+        automatic = any(a.name == "auto_pad" and a.s not in (b"", b"NOTSET") for a in node.attribute)
+        if len(kernel) != len(ones) or values.get("ceil_mode") or automatic:
             return None
         places = [
             (size + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1

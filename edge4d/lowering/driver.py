@@ -102,7 +102,7 @@ def interpret(
     mark_layers(captured.graph)
     folded = fold_batch_norm(captured)
     take_in(captured, fold)
-    if planner is None or planner.fills:
+    if planner is None or planner.blocked:
         fill_channels(captured)
     found = _Interpreter(captured, folded, planner, progress).run()
     if planner is not None:
@@ -120,7 +120,7 @@ class _Interpreter:
     ) -> None:
         self.captured = captured
         self.folded = folded
-        self.fills = planner is None or planner.fills
+        self.blocked = planner is None or planner.blocked
         self.progress = progress
         self.b = Builder(FakeTensorMode(allow_non_fake_inputs=True), planner)
         self.env: dict[fx.Node, Any] = {}
@@ -156,7 +156,7 @@ class _Interpreter:
             self.b.graph.eliminate_dead_code()
             if self.b.channels_last and activations_before_joins(self.b.graph):
                 self.b.graph.eliminate_dead_code()
-            if self.fills:
+            if self.blocked:
                 later_first(self.b.graph)
             module = _module(self.b)
             _ensure(module)

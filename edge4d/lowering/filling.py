@@ -1,9 +1,9 @@
 """Channels of depthwise convolutions filled up with zeros, to as many as vector layouts take.
 
-ONNX Runtime keeps values in blocks of channels and leaves that layout for a depthwise kernel whose channels are no multiple
-of `ALIGNED`: x3d has 54 of them in its widest layers, which then lie in memory three times over. With 56 they stay where
-they are, the block being filled up anyway. The zeros start as rows of the weights of the convolution before, and end
-at columns of the one behind:
+ONNX Runtime keeps values in blocks of channels and leaves that layout for a depthwise kernel whose channels are no
+multiple of `ALIGNED`: x3d has 54 of them in its widest layers, which then lie in memory three times over. With 56 they
+stay where they are, the block being filled up anyway. The zeros start as rows of the weights of the convolution before,
+and end at columns of the one behind:
 
     conv(54 → 54 + zeros) → relu → depthwise(56, zero kernels) → … → conv(columns of zeros)
 
@@ -95,7 +95,8 @@ def _is_conv(node: fx.Node, constants: Mapping[str, Const]) -> bool:
 
 
 def _is_depthwise(node: fx.Node) -> bool:
-    return argument(node, "groups") == _channels(node) == _channels(node.args[0]) > 1
+    groups = int(argument(node, "groups"))
+    return groups == _channels(node) == _channels(node.args[0]) > 1
 
 
 def _ragged(node: fx.Node, constants: Mapping[str, Const]) -> bool:

@@ -2,9 +2,9 @@
 
     add(shortcut, branch) → add(branch, shortcut)
 
-ONNX Runtime adds within the convolution that a sum names first, which therefore has to wait for the other. Named last, a
-shortcut is computed while what it reads is there for its branch anyway; named first, it keeps that in memory until the
-branch is through.
+ONNX Runtime adds within the convolution that a sum names first, which therefore has to wait for the other. Named last,
+a shortcut is computed while what it reads is there for its branch anyway; named first, it keeps that in memory until
+the branch is through.
 """
 
 from __future__ import annotations

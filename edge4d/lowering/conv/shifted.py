@@ -1,4 +1,4 @@
-"""Formulation `shifted`: `taps` the other way round, one Conv2d per temporal tap on the whole clip, its results shifted.
+"""Formulation `shifted`: one Conv2d per temporal tap on the whole clip, the results shifted and summed.
 
     y[o] = bias + Σ_k z_k[o + k·d − p]        z_k = conv2d(x, w[:, :, k]),  zero where there is no such frame
 

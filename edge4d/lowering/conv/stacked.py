@@ -58,7 +58,7 @@ def rewrite(b: Builder, spec: ConvSpec) -> Operand:
     x = pad_axes(b, b.given(spec.x), [(0, 0), (0, 0), (before, after), (0, 0), (0, 0)])
     per_group = channels // spec.groups
     joined: Operand
-    if spec.groups == 1:  # all frames of a result next to each other: one copy, and none of a tap's frames by themselves
+    if spec.groups == 1:  # all frames of a result next to each other, by one copy
         places = [o * stride + tap * dilation for o in range(results) for tap in range(taps)]
         joined = gather_axis(b, x, T_AXIS, places)
         joined = b.lower(aten.view.default, joined, [n, channels, results, taps, height, width])
