@@ -93,9 +93,9 @@ _ROW_FORMS = frozenset(
 
 RUNTIMES: dict[str, frozenset[str]] = {
     "onnxruntime": _NPU_FORMS | {"winograd-split", "ranges"},
-    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded", "stacked"},
-    "tensorrt": _NPU_FORMS | _ROW_FORMS | {"ranges"},
-    "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded", "ranges"},
+    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded", "stacked", "shifted"},
+    "tensorrt": _NPU_FORMS | _ROW_FORMS | {"ranges", "shifted"},
+    "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded", "ranges", "shifted"},
 }
 """What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
 convolution with a change of layout before it, which it runs on the CPU, and so are changes to and from *temporal*
@@ -108,6 +108,11 @@ GATHERS = frozenset({"rknn"})
 
 CHANNELS_LAST = frozenset({"openvino"})
 """Runtimes that hold the values of convolutions with channels last in memory; see `lowering/channels_last.py`."""
+
+BLOCKED = frozenset({None, "onnxruntime"})
+"""Graphs, by the runtime they are for (None: for all), that are made for ONNX Runtime's blocks of channels and its
+memory: channels of depthwise convolutions fill blocks (`lowering/filling.py`), sums add within the convolution that is
+computed last (`lowering/sums.py`), and Winograd's tiles are worked off in parts. Not timed on the others."""
 
 GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped", "ranges"}
 """Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
@@ -158,6 +163,11 @@ class Planner:
     mild: int = 0
     tuner: Tuner | None = None
     precision: str = "fp32"
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the graph is made for blocks of channels, see `BLOCKED`."""
+        return self.runtime in BLOCKED
 
     @classmethod
     def of(

@@ -13,6 +13,7 @@ from edge4d.errors import ExportError, RuntimeFailed, UsageError, ValidationErro
 from edge4d.exporters.assembling import Compiler, assemble, refuse_suffix
 from edge4d.exporters.gating import gate_model
 from edge4d.exporters.onnxruntime_layout import mark, unmarked
+from edge4d.exporters.onnxruntime_order import reorder
 from edge4d.exporters.onnxruntime_session import LEVELS, OrtSession
 from edge4d.exporters.options import as_names, check_count, check_settings, checked
 from edge4d.exporters.protocol import Availability, BuildResult, require
@@ -167,6 +168,7 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
         if not place.is_file():
             raise ExportError(f"ONNX Runtime reported no error but wrote no engine for {model}")
         if options.optimization == "all":
+            reorder(place)
             mark(place, source.metadata)
         if order["max_rank"] is not None:
             gate_model(place, order["max_rank"], f"the graph that ONNX Runtime made of {model}")

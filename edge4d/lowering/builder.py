@@ -185,6 +185,11 @@ class Builder:
         """Whether the runtime holds the values of convolutions with their channels last in memory."""
         return self._planner.runtime in CHANNELS_LAST
 
+    @property
+    def lean(self) -> bool:
+        """Whether a formulation with large temporaries works in parts where that costs only calls."""
+        return self._planner.blocked
+
     def plan(self, spec: ConvSpec) -> str:
         """The formulation of a 3-D convolution, remembered for the report."""
         name = choose(spec, self._planner, self.at.layer)

@@ -19,10 +19,12 @@ from edge4d.errors import InternalError, LoweringError
 from edge4d.layer_values import LayerValue
 from edge4d.lowering.boundaries import Marks, mark_layers
 from edge4d.lowering.builder import Builder, Declined, Provenance
+from edge4d.lowering.filling import FILLED, fill_channels
 from edge4d.lowering.fold import fold_batch_norm
 from edge4d.lowering.gathering import without_masks
 from edge4d.lowering.joins import activations_before_joins
 from edge4d.lowering.registry import Decline
+from edge4d.lowering.sums import later_first
 from edge4d.lowering.taking import Fold, take_in
 from edge4d.lowering.values import Const, Value
 from edge4d.packing import MAX_RANK, Packing
@@ -34,7 +36,13 @@ __all__ = ["Interpretation", "interpret"]
 
 aten = torch.ops.aten
 
-_MOVES = {aten.slice.Tensor, aten.constant_pad_nd.default, aten.cat.default, aten.permute.default}
+_MOVES = {
+    aten.slice.Tensor,
+    aten.constant_pad_nd.default,
+    aten.cat.default,
+    aten.permute.default,
+    aten.index_select.default,
+}
 """Calls that only move data; a reshape of ours never does."""
 
 _CHECKS = {
@@ -94,6 +102,8 @@ def interpret(
     mark_layers(captured.graph)
     folded = fold_batch_norm(captured)
     take_in(captured, fold)
+    if planner is None or planner.blocked:
+        fill_channels(captured)
     found = _Interpreter(captured, folded, planner, progress).run()
     if planner is not None:
         planner.check_used(layer.layer for layer in found.layers if layer.macs)
@@ -110,6 +120,7 @@ class _Interpreter:
     ) -> None:
         self.captured = captured
         self.folded = folded
+        self.blocked = planner is None or planner.blocked
         self.progress = progress
         self.b = Builder(FakeTensorMode(allow_non_fake_inputs=True), planner)
         self.env: dict[fx.Node, Any] = {}
@@ -145,6 +156,8 @@ class _Interpreter:
             self.b.graph.eliminate_dead_code()
             if self.b.channels_last and activations_before_joins(self.b.graph):
                 self.b.graph.eliminate_dead_code()
+            if self.blocked:
+                later_first(self.b.graph)
             module = _module(self.b)
             _ensure(module)
             alive = {node.name for node in module.graph.nodes}
@@ -164,6 +177,8 @@ class _Interpreter:
     def _remember(self, node: fx.Node) -> None:
         """Where the output of a module now lies; one that is constant, or an input seen otherwise, is left out."""
         value, marks = self.env[node], Marks(node)
+        if FILLED in node.meta:  # its channels are not those of the source
+            return
         if isinstance(value, Value) and value.node.op == "call_function":
             for layer in marks.layers:
                 self.values.append(LayerValue.of(layer, value.node.name, value.packing, marks.folded))

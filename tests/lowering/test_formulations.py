@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edge4d.lowering import builder
+from edge4d.lowering.conv import winograd
 from edge4d.lowering.conv.rules import FORMULATIONS
 from edge4d.lowering.conv.spec import tap_range
 from tests.lowering.harness import lowered_equals_eager, ops_of, randomise
@@ -70,6 +71,8 @@ def applies(name: str, case: dict, transposed: bool = False) -> bool:
         return taps > 1 and (stride, padding, dilation) == (taps, 0, 1)
     if name == "padded":
         return taps > 1 and padding not in (0, "valid") and "padding_mode" not in case
+    if name == "shifted":
+        return taps > 1 and stride == 1
     if name == "ranges":
         fits = ("plain", "no_bias", "same", "same_even", "groups", "depthwise", "depthwise_temporal", "temporal_only")
         return any(case is CONVS[name] for name in fits)
@@ -137,6 +140,23 @@ def test_a_patch_embedding_is_one_product_and_moves_nothing(order):
     assert [layer.becomes for layer in lowered.layers if layer.macs] == ["patchify"]
 
 
+@pytest.mark.parametrize("formulation", ["winograd-2", "winograd-4", "winograd-2+rows-2"])
+@pytest.mark.parametrize("frames", [4, 9, 13])
+def test_tiles_in_parts_give_the_same_numbers(formulation, frames, force, monkeypatch):
+    force(formulation)
+    monkeypatch.setattr(winograd, "_PART", 1)
+    clip = torch.randn(1, 4, frames, 7, 6, generator=torch.Generator().manual_seed(0))
+    ops = ops_of(lowered_equals_eager(randomise(nn.Conv3d(4, 8, 3, padding=1)), clip))
+    tiles = -(-frames // int(formulation[9]))
+    parts = max(parts for parts in (1, 2, 4) if parts <= tiles)
+    assert sum("matmul" in op for op in ops) == 2 * parts
+
+
+def test_parts_are_for_what_is_large_alone():
+    assert [winograd._parts(held << 20, 8) for held in (1, 10, 11, 25, 200)] == [1, 1, 2, 4, 8]
+    assert [winograd._parts(200 << 20, tiles) for tiles in (1, 2, 3, 4)] == [1, 2, 2, 4]
+
+
 def test_pieces_of_a_clip_and_folded_time_move_nothing():
     pieces = lowered_equals_eager(randomise(nn.Conv3d(4, 8, (2, 3, 3), stride=(2, 1, 1))), torch.randn(1, 4, 6, 7, 8))
     pointwise = lowered_equals_eager(randomise(nn.Conv3d(4, 8, 1)), torch.randn(2, 4, 3, 7, 8))
@@ -155,6 +175,7 @@ def test_the_number_of_convolutions_is_that_of_the_formulation(force):
         ("winograd-split", 4),
         ("winograd-split-4", 6),
         ("padded", 3),
+        ("shifted", 3),
         ("ranges", 7),
         ("folded", 1),
     ):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,7 +84,13 @@ class Winograd:
 
     def rewrite(self, b: Builder, spec: ConvSpec) -> Operand:
         """Matrix, grouped Conv2d, matrix."""
-        return _rewrite(b, spec, self.products(spec))
+        products = self.products(spec)
+        held = _cost(spec, products).held * spec.x.dtype.itemsize
+        parts = _parts(held, products.count // products.groups) if b.lean else 1
+        if parts == 1:
+            return _rewrite(b, spec, products)
+        made = [_rewrite(b, spec, part) for part in _in_parts(products, self.tile, parts)]
+        return concat(b, made, T_AXIS)
 
 
 @dataclass(frozen=True)
@@ -123,6 +130,31 @@ def _tiled(tile: int, taps: int, frames: int, found: int, before: int) -> Produc
                 inputs[i, :, frame] = b[:, j]
         results[i * tile : (i + 1) * tile, i] = a
     return Products(inputs.flatten(0, 1), g, results.flatten(1)[:found])
+
+
+_PART = 10 * 2**20
+"""Bytes of combined frames below which nothing is taken apart further. Of r3d_18 39.8 MiB are alive at once in place of
+49, in pieces that fill each other's places better: 277 MiB for the process in place of 327, in 0.97 times the time."""
+
+
+def _parts(held: int, tiles: int) -> int:
+    """In how many parts tiles are worked off, so that combined frames of one make way for those of the next."""
+    parts = 1
+    while 2 * parts <= tiles and held > parts * _PART:
+        parts *= 2
+    return parts
+
+
+def _in_parts(products: Products, tile: int, parts: int) -> list[Products]:
+    """The same, tiles apart: each part reads the whole clip and gives the frames of its tiles."""
+    tiles = products.count // products.groups
+    cuts = [part * tiles // parts for part in range(parts + 1)]
+    found = []
+    for first, last in pairwise(cuts):
+        columns = slice(first * products.groups, last * products.groups)
+        rows = slice(first * tile, min(last * tile, len(products.results)))
+        found.append(Products(products.inputs[columns], products.weights, products.results[rows, columns]))
+    return found
 
 
 @lru_cache(maxsize=256)
