@@ -10,6 +10,7 @@ import torch
 
 from edge4d.lowering.conv import (
     folded,
+    interleaved,
     padded,
     patchify,
     ranges,
@@ -61,6 +62,7 @@ FORMULATIONS: dict[str, ModuleType | Winograd | Short | Split | Rows] = {
     "short+rows-2": Rows(2, Short()),
     "short+rows-4": Rows(4, Short()),
     "phases": transposed,
+    "interleaved": interleaved,
 }
 """Exact formulations of a 3-D convolution by name, the simplest first; each has `applies`, `cost` and `rewrite`."""
 
