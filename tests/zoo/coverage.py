@@ -53,9 +53,9 @@ FOOTER = """
 ## Where more nodes come from
 
 A convolution by Winograd along time is seven nodes: three products (two by small matrices along time) and four
-reshapes, which copy nothing. By taps it is nine: a pad, and a slice, a product and a sum for each tap. That is what half
+reshapes, which copy nothing. By taps it is nine: a pad, and a slice, a product and a sum a tap. That is what half
 the multiplications, or the speed of plain 2-D convolutions, costs in nodes. Instance and group norms are one node in
-ONNX; at rank 4 the mean runs over axes that do not lie together in memory (time and space, with channels between), so they
+ONNX; at rank 4 the mean runs over axes that lie apart in memory (time and space, with channels between), so they
 are seven to nine (mean, difference, square, mean, sum with epsilon, root, quotient; a weight and a bias), and one where
 memory allows it, which is for planes and wherever channels lie before time. One node between two transposes
 would be three; it was timed: as fast as the seven in ONNX Runtime, and up to 1.5 times as slow in OpenVINO. Sampling a

@@ -49,7 +49,7 @@ def cost(spec: ConvSpec) -> Cost:
     blocks = len(shifts) * phases
     moved = given * length * 2 * (2 * len(shifts) - 1) if len(shifts) > 1 else 0
     one = math.prod(spec.weight.shape) // spec.kernel[0]
-    macs = int(SCATTERED * (given // spec.x.shape[1]) * length * blocks * one)
+    macs = SCATTERED * (given // spec.x.shape[1]) * length * blocks * one
     calls = 2 * len(shifts) if len(shifts) > 1 else 1
     held = given * length * len(shifts) if len(shifts) > 1 else 0
     return Cost(macs, spec.x.shape[1] * len(shifts), moved, 0, calls, blocks * one, held=held)

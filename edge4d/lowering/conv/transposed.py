@@ -29,7 +29,7 @@ __all__ = ["SCATTERED", "Tap", "applies", "cost", "landing", "longest", "rewrite
 aten = torch.ops.aten
 
 
-SCATTERED = 2.5
+SCATTERED = 3
 """Products of a transposed convolution take as long as so many of a plain one, since each is added to its place.
 
 Between the times of both formulations that CPUs took for kernels of 2, 3 and 4 on 48 to 256 channels.
@@ -52,7 +52,7 @@ def cost(spec: ConvSpec) -> Cost:
     moved = made * length * (2 * filled + 3 * sums) + (4 * made * results if spec.stride[0] > 1 else 0)
     calls = len(taps) + filled + sums + (3 if spec.stride[0] > 1 else 0)
     weights, channels = math.prod(spec.weight.shape), spec.x.shape[1] // spec.groups
-    return Cost(int(SCATTERED * spec.macs), channels, moved, 0, calls, weights, spec.groups)
+    return Cost(SCATTERED * spec.macs, channels, moved, 0, calls, weights, spec.groups)
 
 
 @dataclass(frozen=True)
