@@ -28,6 +28,7 @@ from edge4d.structures import register_dataclasses
 
 if TYPE_CHECKING:
     from edge4d.intake import Intake
+    from edge4d.lowering.registry import Decline
 
 __all__ = ["Captured", "capture", "program_of", "source_line"]
 
@@ -233,12 +234,38 @@ def _refusal(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], er
             f"{type(model).__name__} decides by the values of its input (data-dependent control flow){at}: {text}",
             hint=f"{fix}replace the Python `if`/loop over tensor values by torch.where, or by a fixed number of steps",
         )
+    if (refused := _refused_by_name(model, error)) is not None:
+        return CaptureError(f"{type(model).__name__} cannot be captured{at}: {refused.reason}", hint=refused.hint)
     shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in tensors)
     return CaptureError(
         f"torch.export cannot capture {type(model).__name__} with inputs of shape {shapes}{at}: "
         f"{type(error).__name__}: {text}",
         hint="check that the model runs on these shapes: model(torch.randn(shape))",
     )
+
+
+def _refused_by_name(model: nn.Module, error: BaseException) -> Decline | None:
+    """What stopped the capture, where that is an operator without known shapes, or quantized layers; else None."""
+    from edge4d.lowering.registry import Decline
+    from edge4d.lowering.unknown import unknown
+
+    quantized = {
+        name: type(child) for name, child in model.named_modules() if ".nn.quantized" in type(child).__module__
+    }
+    if quantized:
+        named = ", ".join(f"{name or 'the model'} ({kind.__name__})" for name, kind in list(quantized.items())[:5])
+        return Decline(
+            f"it has quantized layers: {named}{', …' if len(quantized) > 5 else ''}",
+            "give the network in floating point; edge4d export --precision int8 quantizes it afterwards",
+        )
+    cause: BaseException | None = error
+    while cause is not None:
+        op = getattr(cause, "func", None)
+        if isinstance(op, torch._ops.OpOverload):
+            refused = unknown(op)
+            return Decline(f"it calls {op}: {refused.reason}", refused.hint)
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _returns_dataclasses(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

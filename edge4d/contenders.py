@@ -72,8 +72,10 @@ def open_all(
 ) -> dict[Path, Contender]:
     """Files of a runtime first: their inputs tell which shapes to give to a model that does not know its own."""
     from edge4d.exporters import has_runtime
+    from edge4d.loading.options import refuse_unused
     from edge4d.validators.tolerances import loosest, tolerance_for
 
+    refuse_unused(paths, submodule, fix)
     models: dict[Path, Contender] = {}
     for path in sorted(paths, key=lambda path: not has_runtime(path)):
         if not path.exists():
@@ -107,20 +109,17 @@ def _from_torch(
     from torch.utils import _pytree as pytree
 
     from edge4d.loading.huggingface import is_folder
+    from edge4d.loading.options import options_of
     from edge4d.loading.sniff import Format, sniff
     from edge4d.subject import Subject
 
     form = None if is_folder(path) else sniff(path)
-    graphs = (Format.PROGRAM, Format.TORCHSCRIPT, Format.ONNX)
     if not shapes and form is not Format.PROGRAM and likely and all(size > 0 for shape in likely for size in shape):
         shapes = likely
     subject = Subject.of(
         path,
         shapes=shapes,
-        # A program or a script needs no factory, and is refused with one that is meant for another of the files.
-        factory=None if form in (None, *graphs) else factory,
-        submodule=None if form in graphs else submodule,
-        fix=None if form in graphs else fix,
+        **options_of(path, factory, submodule, fix),
         trust_pickle=trust_pickle,
         seed=seed,
     )
@@ -239,16 +238,18 @@ def open_models(
     *,
     factory: str | None = None,
     trust_pickle: bool = False,
+    submodule: str | None = None,
+    fix: Fixes | None = None,
     stack: ExitStack,
 ) -> OpenModels:
     """Open models side by side; arguments and errors as of `check_parity`.
 
     Args:
         paths: of the models; the shapes are those of the first that knows its own.
-        input_shapes, factory, trust_pickle: as in `check_parity`.
+        input_shapes, factory, trust_pickle, submodule, fix: as in `check_parity`.
         stack: closes them.
     """
-    models = open_all(list(dict.fromkeys(paths)), input_shapes, factory, trust_pickle, 0, stack)
+    models = open_all(list(dict.fromkeys(paths)), input_shapes, factory, trust_pickle, 0, stack, submodule, fix)
     ports = ports_of([models[path] for path in paths], input_shapes)
     for model in models.values():
         check_count(model, ports)

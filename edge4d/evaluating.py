@@ -16,6 +16,7 @@ from edge4d.tables import table
 
 if TYPE_CHECKING:
     from edge4d.data.source import Source
+    from edge4d.fixed_inputs import Fixes
     from edge4d.ports import Port
 
 __all__ = ["EvalReport", "Score", "evaluate"]
@@ -112,6 +113,8 @@ def evaluate(
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
+    submodule: str | None = None,
+    fix: Fixes | None = None,
     workers: int = 0,
     told: Told | None = None,
 ) -> EvalReport:
@@ -127,7 +130,7 @@ def evaluate(
         video: fields of `ClipSpec`.
         min_top1: least share of right answers, in percent, of every model.
         max_drop: points of top-1 that a model may lie below the first.
-        input_shapes, factory, trust_pickle: as in `check_parity`.
+        input_shapes, factory, trust_pickle, submodule, fix: as in `check_parity`.
         workers: processes that read clips.
         told: hears how far it is.
 
@@ -148,7 +151,15 @@ def evaluate(
             "--max-drop compares with the first model, and there is only one", hint="name the original first"
         )
     with ExitStack() as stack:
-        opened = open_models(models, input_shapes, factory=factory, trust_pickle=trust_pickle, stack=stack)
+        opened = open_models(
+            models,
+            input_shapes,
+            factory=factory,
+            trust_pickle=trust_pickle,
+            submodule=submodule,
+            fix=fix,
+            stack=stack,
+        )
         shape = _clip_shape(models[0], opened.shapes)
         spec = ClipSpec(shape=shape[1:], **_plain_pixels(opened.ports[0], video or {}))  # type: ignore[arg-type]
         source = open_source(data, spec, split)

@@ -56,6 +56,8 @@ def signature(spec: ConvSpec) -> str:
         "transposed": spec.transposed,
         "dtype": str(spec.x.dtype),
     }
+    if spec.transposed:
+        told["output_padding"] = spec.output_padding
     return json.dumps(told, separators=(",", ":"))
 
 

@@ -132,6 +132,18 @@ def _convolution(node: fx.Node) -> Call:
     return "Conv", _named(x, weight, bias), attributes
 
 
+def _transposed(node: fx.Node) -> Call:
+    x, weight, bias = node.args[:3]
+    attributes = {
+        "strides": list(_given(node, 3, [1, 1])),
+        "pads": list(_given(node, 4, [0, 0])) * 2,
+        "output_padding": list(_given(node, 5, [0, 0])),
+        "group": _given(node, 6, 1),
+        "dilations": list(_given(node, 7, [1, 1])),
+    }
+    return "ConvTranspose", _named(x, weight, bias), attributes
+
+
 def _slice(node: fx.Node) -> Call:
     x, dim, start, stop = node.args[:4]
     return "Slice", [*_named(x), [start], [stop], [dim], [_given(node, 4, 1)]], {}
@@ -154,6 +166,7 @@ def _pad(node: fx.Node) -> Call:
 
 _CALLS: dict[str, Callable[[Any], Call]] = {
     "conv2d": _convolution,
+    "conv_transpose2d": _transposed,
     "slice": _slice,
     "constant_pad_nd": _pad,
     "cat": lambda node: ("Concat", _named(*node.args[0]), {"axis": _given(node, 1, 0)}),

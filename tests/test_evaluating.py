@@ -12,7 +12,7 @@ import edge4d
 from edge4d.cli import main
 from edge4d.errors import UsageError
 from edge4d.evaluating import evaluate
-from tests.tuning.nets import SHAPE, build, clips, write_clips
+from tests.tuning.nets import SHAPE, build, build_holder, clips, write_clips
 
 FACTORY = "tests.tuning.nets:build"
 
@@ -80,3 +80,53 @@ def test_from_the_command_line(place, capsys):
     assert "points below" in capsys.readouterr().out
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["models"][0]["top1"] == 0.75
+
+
+@pytest.fixture
+def holder(tmp_path):
+    torch.save(build_holder().state_dict(), tmp_path / "holder.pt")
+    return tmp_path / "holder.pt"
+
+
+OF_HOLDER = ("--factory", "tests.tuning.nets:build_holder", "--submodule", "video", "--input-shape", "3x1x4x8x8")
+
+
+def test_a_part_with_a_fixed_input_is_counted(place, holder, capsys):
+    words = ["eval", str(holder), str(place / "net.onnx"), "--data", str(place / "test.npz"), *OF_HOLDER, "--json"]
+    assert main([*words, "--fix", 'mode="best"']) == 0
+    assert [model["top1"] for model in json.loads(capsys.readouterr().out)["models"]] == [0.75, 0.75]
+    assert main([*words, "--fix", 'mode="worst"']) == 0
+    worst, onnx = json.loads(capsys.readouterr().out)["models"]
+    assert worst["top1"] < 0.3
+    assert onnx["agreement"] == 0
+
+
+@pytest.mark.parametrize("verb", ["eval", "bench", "parity"])
+def test_graphs_alone_have_neither_parts_nor_inputs_to_fix(verb, place, capsys):
+    words = [verb, str(place / "net.onnx"), str(place / "broken.onnx")]
+    words += ["--data", str(place / "test.npz")] if verb == "eval" else []
+    assert main([*words, "--fix", "mode=1", "--submodule", "video"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--submodule video, --fix mode: every file here is a graph" in said
+
+
+def test_bench_and_parity_run_the_part_with_its_fixed_input(place, holder, capsys):
+    """Beside a graph, which has the input already, and with a native form made of the part."""
+    words = [str(holder), str(place / "net.onnx"), *OF_HOLDER]
+    assert main(["bench", *words, "--fix", 'mode="best"', "--native", "--rounds", "1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"]
+    assert len(report["candidates"]) == 3
+    assert main(["parity", *words, "--fix", 'mode="best"']) == 0
+    assert main(["parity", *words, "--fix", 'mode="worst"']) == 1
+    capsys.readouterr()
+    assert main(["bench", *words, "--rounds", "1"]) == 2  # the input is missing
+    assert "mode" in capsys.readouterr().out
+
+
+def test_bench_gives_a_graph_of_torch_no_option_that_is_meant_for_the_network(holder, tmp_path, capsys):
+    program = torch.export.export(build(), (torch.zeros(3, *SHAPE),))
+    torch.export.save(program, tmp_path / "net.pt2")
+    words = ["bench", str(holder), str(tmp_path / "net.pt2"), *OF_HOLDER, "--fix", 'mode="best"', "--rounds", "1"]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"]

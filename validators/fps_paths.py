@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from edge4d.errors import Edge4dError, UsageError
 from edge4d.exporters import has_runtime
+from edge4d.loading.options import refuse_unused
 from edge4d.validators.fps import FpsReport, Samples, check_counts, machine, summarise
 from edge4d.validators.fps_native import NativeForms, check_native, place_of
 from edge4d.validators.fps_worker import CLOCKS
@@ -101,6 +102,7 @@ def bench_paths(
     for path in paths:
         if not Path(path).exists():
             raise UsageError(f"{path}: no such file")
+    refuse_unused([Path(path) for path in paths], submodule, fix)
     if native:
         check_native(Path(paths[0]))
     count = threads or int(machine()["cores"])

@@ -173,9 +173,11 @@ def _torch(path: Path, order: Mapping[str, Any]) -> _Candidate:
     import torch
 
     from edge4d.loading import load_model, resolve_inputs
+    from edge4d.loading.options import options_of
 
     torch.set_num_threads(order["threads"])
-    loaded = load_model(path, **{key: order[key] for key in ("factory", "trust_pickle", "submodule", "fix")})
+    options = options_of(path, order["factory"], order["submodule"], order["fix"])
+    loaded = load_model(path, trust_pickle=order["trust_pickle"], **options)
     wanted = order["shapes"] or (order["likely_shapes"] if loaded.example_args is None else [])
     args, sentence = resolve_inputs(loaded, [tuple(shape) for shape in wanted], seed=order["seed"])
     module, now = loaded.module, CLOCKS[order["clock"]]

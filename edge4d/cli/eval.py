@@ -7,8 +7,10 @@ import typer
 
 from edge4d.cli.options import (
     Factory,
+    Fix,
     InputShapes,
     Json,
+    Submodule,
     TrustPickle,
     parse_shapes,
 )
@@ -33,6 +35,8 @@ def command(
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
+    submodule: Submodule = None,
+    fix: Fix = None,
     frame_step: FrameStep = 2,
     short_side: ShortSide = None,
     mean: Mean = None,
@@ -51,6 +55,7 @@ def command(
         edge4d eval model.onnx model.int8.onnx --data test.npz --max-drop 1.5
     """
     from edge4d.evaluating import evaluate
+    from edge4d.fixed_inputs import parse_fixes
 
     with progress("measuring") as told:
         report = evaluate(
@@ -65,6 +70,8 @@ def command(
             input_shapes=parse_shapes(input_shape) or (),
             factory=factory,
             trust_pickle=trust_pickle,
+            submodule=submodule,
+            fix=parse_fixes(fix),
             workers=workers,
             told=told,
         )

@@ -10,10 +10,12 @@ from edge4d.cli.options import (
     Blocks,
     Energy,
     Factory,
+    Fix,
     Force,
     InputShapes,
     Json,
     Seed,
+    Submodule,
     TrustPickle,
     parse_shapes,
 )
@@ -40,6 +42,8 @@ def command(
     input_shape: InputShapes = None,
     factory: Factory = None,
     trust_pickle: TrustPickle = False,
+    submodule: Submodule = None,
+    fix: Fix = None,
     budget: Annotated[
         str | None, typer.Option("--budget", metavar="10m", help="End in time, with the best network so far.")
     ] = None,
@@ -93,6 +97,7 @@ def command(
         edge4d tune model.pt --trust-pickle --data UCF-101/ --split trainlist01.txt --resume -o tuned.pt2
         torchrun --nproc-per-node 8 -m edge4d tune model.pt --trust-pickle --data list.csv --batch 64 -o tuned.pt2
     """
+    from edge4d.fixed_inputs import parse_fixes
     from edge4d.tuning.options import TuneOptions, parse_duration, parse_kinds
     from edge4d.tuning.tune import tune
 
@@ -126,6 +131,8 @@ def command(
             input_shapes=parse_shapes(input_shape),
             factory=factory,
             trust_pickle=trust_pickle,
+            submodule=submodule,
+            fix=parse_fixes(fix),
             device=device,
             resume=resume,
             force=force,

@@ -100,12 +100,19 @@ class Builder:
             return self._fold(op, args, kwargs, name)
         return self.dispatch(op, args, kwargs, self.logical_result(op, args, kwargs))
 
-    def dispatch(self, op: OpOverload, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> Any:
+    def dispatch(
+        self,
+        op: OpOverload,
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        result: Any,
+        used: frozenset[int] = frozenset(),
+    ) -> Any:
         """Find the rule, check the call, rewrite it, and hold the outcome against the expected logical result."""
         rule = registry.find(op)
         if rule is None:
             raise Declined(str(op), unknown(op))
-        site = Site(op, _by_schema(op, args, kwargs), result)
+        site = Site(op, _by_schema(op, args, kwargs), result, used)
         spec = rule.check(site)
         if isinstance(spec, Decline):
             raise Declined(str(op), spec)

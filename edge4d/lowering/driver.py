@@ -11,7 +11,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils import _pytree as pytree
 
 from edge4d.capture import Captured, layer_of, source_line
@@ -148,6 +152,10 @@ class _Interpreter:
             elif node.op == "call_function":
                 self.env[node] = self._call(node)
                 self._remember(node)
+            elif (
+                node.op == "get_attr"
+            ):  # the branches of torch.cond and the like, which are refused where they are called
+                self.env[node] = None
             else:
                 raise InternalError(f"captured graph holds a {node.op} node {node.name!r}")
         module = None
@@ -220,7 +228,11 @@ class _Interpreter:
                 ):
                     return node.target(*args, **kwargs)
                 raise Declined(
-                    str(node.target), Decline("control flow inside the graph", "avoid torch.cond and the like")
+                    str(node.target),
+                    Decline(
+                        "control flow inside the graph",
+                        "compute both branches and choose by torch.where; write a loop out for a fixed number of steps",
+                    ),
                 )
             if not any(isinstance(leaf, Value) for leaf in leaves):
                 return self.b.lower(node.target, *args, **kwargs)
@@ -229,7 +241,8 @@ class _Interpreter:
                 if node.target is aten.index.Tensor:
                     args = (args[0], without_masks(args[1]))
                 result = self._known_shapes(node.target, args, kwargs)
-            lowered = self.b.dispatch(node.target, args, kwargs, result)
+            used = frozenset(int(user.args[1]) for user in node.users if user.target is operator.getitem)
+            lowered = self.b.dispatch(node.target, args, kwargs, result, used)
         except Declined as declined:
             self._declined(node, declined)
             if _data_dependent(result):
@@ -243,6 +256,11 @@ class _Interpreter:
         """The result's shapes from operands whose shapes are known, where the operator's shape follows from those."""
         try:
             return self.b.logical_result(op, args, kwargs)
+        except DataDependentOutputException:
+            reason = "a number is read from a tensor that depends on the input"
+            raise Declined(
+                str(op), Decline(reason, "leave .item() out: a tensor of one number does the same")
+            ) from None
         except DynamicOutputShapeException:
             reason = "the shape of its result depends on the values of the input"
             raise Declined(str(op), Decline(reason, "keep the shape: use torch.where, or top-k of a fixed k")) from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edge4d.lowering.reduce import mean
+from edge4d.lowering.reduce import axes_apart, mean
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Const, Operand, Value
 
@@ -20,22 +21,63 @@ __all__ = ["normalise"]
 aten = torch.ops.aten
 
 
-def normalise(b: Builder, x: Operand, axes: Sequence[int], eps: float) -> Operand:
-    """(x − mean) / √(var + eps) over logical axes, the biased variance."""
+def normalise(
+    b: Builder, x: Operand, axes: Sequence[int], eps: float, weight: Operand | None = None, bias: Operand | None = None
+) -> Operand:
+    """(x − mean) / √(var + eps) · weight + bias over logical axes, the biased variance.
+
+    Where every mean is one of the end of memory and each channel has its own, that is one InstanceNormalization. A
+    weight meets the deviations' scale first, which is small: one product of x's size less.
+
+    Args:
+        weight: broadcasts against x; one number for each channel at axis 1, if the single operator shall take it.
+        bias: likewise.
+    """
+    x = b.given(x)
+    single = _instances(b, x, axes, eps, weight, bias)
+    if single is not None:
+        return single
+    x = axes_apart(b, x, axes) or x
     deviation = b.lower(aten.sub.Tensor, x, mean(b, x, axes))
     variance = mean(b, b.lower(aten.mul.Tensor, deviation, deviation), axes)
-    scale = b.lower(aten.rsqrt.default, b.lower(aten.add.Scalar, variance, eps))
-    result: Operand = b.lower(aten.mul.Tensor, deviation, scale)
-    return result
+    spread = b.lower(aten.sqrt.default, b.lower(aten.add.Scalar, variance, eps))
+    if weight is None:
+        result: Operand = b.lower(aten.div.Tensor, deviation, spread)
+    else:
+        result = b.lower(aten.mul.Tensor, deviation, b.lower(aten.div.Tensor, weight, spread))
+    return result if bias is None else b.lower(aten.add.Tensor, result, bias)
 
 
-def affine(b: Builder, x: Operand, weight: Operand | None, bias: Operand | None, shape: Sequence[int]) -> Operand:
-    """x · weight + bias, both seen under `shape`."""
-    if weight is not None:
-        x = b.lower(aten.mul.Tensor, x, b.lower(aten.view.default, weight, list(shape)))
-    if bias is not None:
-        x = b.lower(aten.add.Tensor, x, b.lower(aten.view.default, bias, list(shape)))
-    return x
+def _instances(
+    b: Builder, x: Value, axes: Sequence[int], eps: float, weight: Operand | None, bias: Operand | None
+) -> Value | None:
+    """The same as one operator on [instances, channels, reduced], or None where memory or weights are not of that form.
+
+    Transposes are no way to that form: with them the operator is as fast as the others together in ONNX Runtime and
+    up to 1.5 times slower in OpenVINO.
+    """
+    packing = x.packing
+    inner = tuple(atom for axis in axes for atom in packing.logical[axis])
+    outer = packing.memory[: len(packing.memory) - len(inner)]
+    channel = packing.logical[1] if len(x.shape) > 1 and 1 not in axes else ()
+    if not inner or set(packing.memory[len(outer) :]) != set(inner) or outer[len(outer) - len(channel) :] != channel:
+        return None
+    given = [operand for operand in (weight, bias) if operand is not None]
+    count = math.prod(packing.sizes[atom] for atom in channel)
+    per_channel = (1, count, *[1] * (len(x.shape) - 2))
+    if any(not isinstance(operand, Const) or operand.shape != per_channel for operand in given):
+        return None
+    groups = (outer[: len(outer) - len(channel)], channel, packing.memory[len(outer) :])
+    node = b.arrange(x, groups)
+    ones = Const(torch.ones(per_channel, dtype=x.dtype), "ones")
+    zeros = Const(torch.zeros(per_channel, dtype=x.dtype), "zeros")
+    flat = [
+        b.parameter(operand.tensor.reshape(count), operand.name)
+        for operand in (weight or ones, bias or zeros)
+        if isinstance(operand, Const)
+    ]
+    out = b.emit(aten.instance_norm.default, node, *flat, None, None, True, 0.1, eps, False)
+    return b.value(out, packing.reorder(groups))
 
 
 @dataclass(frozen=True)
@@ -97,7 +139,7 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class NormSpec:
-    """x, seen under `view`, normalised over `axes`; then seen as it was and scaled under `affine_shape`."""
+    """x, seen under `view`, normalised over `axes`, scaled by what is seen under `affine_shape`, seen as it was."""
 
     x: Operand
     view: tuple[int, ...]
@@ -116,8 +158,14 @@ class _Norm:
             by_running: Operand = BatchNorm().rewrite(b, spec)
             return by_running
         seen: Operand = b.lower(aten.view.default, spec.x, list(spec.view))
-        normal: Operand = b.lower(aten.view.default, normalise(b, seen, spec.axes, spec.eps), list(spec.x.shape))
-        return affine(b, normal, spec.weight, spec.bias, spec.affine_shape)
+        weight, bias = (
+            operand and b.lower(aten.view.default, operand, list(spec.affine_shape))
+            for operand in (spec.weight, spec.bias)
+        )
+        result: Operand = b.lower(
+            aten.view.default, normalise(b, seen, spec.axes, spec.eps, weight, bias), list(spec.x.shape)
+        )
+        return result
 
 
 @lowers(aten.group_norm.default)
@@ -129,7 +177,7 @@ class GroupNorm(_Norm):
         groups, sizes = site.take("num_groups"), x.shape[2:]
         site.take("cudnn_enabled")
         view = (x.shape[0], groups, x.shape[1] // groups, *sizes)
-        channel = (1, x.shape[1], *[1] * len(sizes))
+        channel = (1, groups, x.shape[1] // groups, *[1] * len(sizes))
         axes = tuple(range(2, len(view)))
         return NormSpec(x, view, axes, site.take("weight"), site.take("bias"), channel, site.take("eps"))
 
@@ -221,4 +269,4 @@ class RmsNorm:
         power = mean(b, b.lower(aten.mul.Tensor, spec.x, spec.x), spec.axes)
         scale = b.lower(aten.rsqrt.default, b.lower(aten.add.Scalar, power, spec.eps))
         scaled: Operand = b.lower(aten.mul.Tensor, spec.x, scale)
-        return affine(b, scaled, spec.weight, None, spec.x.shape[-len(spec.axes) :])
+        return scaled if spec.weight is None else b.lower(aten.mul.Tensor, scaled, spec.weight)

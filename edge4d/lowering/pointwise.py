@@ -130,6 +130,31 @@ class Prelu:
 
 
 @dataclass(frozen=True)
+class RreluSpec:
+    """x, or slope · x where that is negative."""
+
+    x: Operand
+    slope: float
+    results: int
+
+
+@lowers(aten.rrelu.default, aten.rrelu_with_noise.default, aten.rrelu_with_noise_functional.default)
+class Rrelu:
+    """RReLU in inference: a leaky ReLU of the mean slope. The noise is passed on by training alone."""
+
+    def check(self, site: Site) -> RreluSpec | Decline:
+        given = site.take_all()
+        if given["training"]:
+            return Decline("draws random slopes", "call model.eval() before exporting")
+        results = len(site.result) if isinstance(site.result, tuple | list) else 1
+        return RreluSpec(given["self"], (given["lower"] + given["upper"]) / 2, results)
+
+    def rewrite(self, b: Builder, spec: RreluSpec) -> Any:
+        leaky = b.lower(aten.leaky_relu.default, spec.x, spec.slope)
+        return [leaky, *[None] * (spec.results - 1)] if spec.results > 1 else leaky
+
+
+@dataclass(frozen=True)
 class CastSpec:
     """x in another element type."""
 

@@ -15,6 +15,7 @@ from torch._ops import OpOverload
 
 from edge4d.lowering.axis import concat, pad_axes, slice_axis, take
 from edge4d.lowering.linear_map import linear_map
+from edge4d.lowering.maxima import maxima_with_places
 from edge4d.lowering.reduce import mean, reduce_axes
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Const, Operand, Value
@@ -35,7 +36,8 @@ class PoolSpec:
         shape: logical shape of the result (ceil_mode is contained in it).
         op: the overload, asked again at lowering time for the exact divisors of a mean.
         divisor: arguments ceil_mode, count_include_pad, divisor_override of a mean.
-        results: how many results the overload has; only the first is provided.
+        results: how many results the overload has.
+        indices: whether the second of them, the places of the maxima, is asked for.
     """
 
     x: Operand
@@ -47,6 +49,7 @@ class PoolSpec:
     op: OpOverload
     divisor: tuple[Any, ...] = ()
     results: int = 1
+    indices: bool = False
 
     @property
     def axes(self) -> range:
@@ -89,6 +92,7 @@ class MaxPool:
             shape,
             site.op,
             results=results,
+            indices=1 in site.used,
         )
         for axis, k, s, p, d in zip(spec.axes, spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True):
             if _places(spec.x.shape[axis], shape[axis], k, s, p, d) is None:
@@ -98,6 +102,10 @@ class MaxPool:
     def rewrite(self, b: Builder, spec: PoolSpec) -> Any:
         x: Operand = spec.x
         spatial = list(zip(spec.axes, spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True))
+        if spec.indices:
+            taps = {w[0]: _require(_places(x.shape[w[0]], spec.shape[w[0]], *w[1:])) for w in spatial}
+            windows = {axis: list(zip(*places, strict=True)) for axis, places in taps.items()}
+            return list(maxima_with_places(b, x, windows, f"{b.at.layer}.maxima".strip(".")))
         if len(spatial) == 3:
             x = _max_plane(b, x, spatial[1:], spec.shape)
             axis, k, s, p, d = spatial[0]
@@ -284,6 +292,7 @@ class AdaptiveSpec:
     sizes: tuple[int, ...]
     maximum: bool
     results: int
+    indices: bool
 
 
 _ADAPTIVE = (
@@ -307,11 +316,14 @@ class AdaptivePool:
         count = len(site.take("output_size"))
         results = len(site.result) if isinstance(site.result, tuple | list) else 1
         shape = (site.result[0] if results > 1 else site.result).shape
-        return AdaptiveSpec(x, tuple(shape[-count:]), "max" in site.op._schema.name, results)
+        return AdaptiveSpec(x, tuple(shape[-count:]), "max" in site.op._schema.name, results, 1 in site.used)
 
     def rewrite(self, b: Builder, spec: AdaptiveSpec) -> Any:
         x: Operand = spec.x
         first = len(x.shape) - len(spec.sizes)
+        if spec.indices:
+            windows = {first + i: _adaptive_places(x.shape[first + i], size) for i, size in enumerate(spec.sizes)}
+            return list(maxima_with_places(b, x, windows, f"{b.at.layer}.maxima".strip(".")))
         whole = [first + i for i, size in enumerate(spec.sizes) if size == 1]
         if whole:
             x = reduce_axes(b, b.given(x), whole, aten.amax.default) if spec.maximum else mean(b, x, whole)
@@ -326,6 +338,13 @@ class AdaptivePool:
             if not even[i]:
                 x = _adapt_axis(b, x, first + i, size, spec.maximum)
         return [x, *[None] * (spec.results - 1)] if spec.results > 1 else x
+
+
+def _adaptive_places(have: int, size: int) -> list[list[int]]:
+    """What each result of an axis sees, the last one again where others see more."""
+    seen = [list(range(i * have // size, -(-(i + 1) * have // size))) for i in range(size)]
+    width = max(map(len, seen))
+    return [one + one[-1:] * (width - len(one)) for one in seen]
 
 
 def _adapt_axis(b: Builder, x: Operand, axis: int, size: int, maximum: bool) -> Operand:

@@ -19,7 +19,7 @@ from edge4d.packing import MAX_RANK
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["mean", "reduce_axes"]
+__all__ = ["axes_apart", "mean", "reduce_axes"]
 
 aten = torch.ops.aten
 
@@ -31,21 +31,38 @@ def reduce_axes(b: Builder, x: Value, axes: Sequence[int], op: OpOverload, **key
         op: an overload called as ``op(node, dims, True, **keywords)`` whose result over several axes is that of
             reducing them one after another (sum, mean, amax, amin, any, all, logsumexp).
     """
-    packing = x.packing
+    apart = axes_apart(b, x, axes)
+    if apart is None:
+        for axis in axes:
+            x = reduce_axes(b, _alone(b, x, axis), [axis], op, **keywords)
+        return x
+    node, packing = apart.node, apart.packing
     reduced = {atom for axis in axes for atom in packing.logical[axis]}
-    if any(len({atom in reduced for atom in group}) > 1 for group in packing.physical):
-        groups = tuple(tuple(run) for _, run in itertools.groupby(packing.memory, lambda atom: atom in reduced))
-        if len(groups) > MAX_RANK:
-            for axis in axes:
-                x = reduce_axes(b, _alone(b, x, axis), [axis], op, **keywords)
-            return x
-        packing = packing.reorder(groups)
-    node = b.arrange(x, packing.physical)
     dims = [dim for dim, group in enumerate(packing.physical) if group and set(group) <= reduced]
     if not dims:  # every reduced axis has size 1; the operator still applies (a logsumexp, an `any`, a dtype)
         flat = b.reshape(node, (1, math.prod(packing.sizes)))
         return b.value(b.reshape(b.emit(op, flat, [0], True, **keywords), packing.physical_shape), packing)
     return b.value(b.emit(op, node, dims, True, **keywords), packing.drop(axes))
+
+
+def axes_apart(b: Builder, x: Value, axes: Sequence[int]) -> Value | None:
+    """x with no physical axis of which some is in the given logical axes and some is not; None where that needs five.
+
+    Where there is room, the last logical axis stands by itself: H and W, as a convolution wants them next.
+    """
+    packing = x.packing
+    inside = {atom for axis in axes for atom in packing.logical[axis]}
+    if all(len({atom in inside for atom in group}) <= 1 for group in packing.physical):
+        return x
+    groups = [tuple(run) for _, run in itertools.groupby(packing.memory, lambda atom: atom in inside)]
+    if len(groups) > MAX_RANK:
+        return None
+    last = groups[-1]
+    tail = tuple(atom for atom in last if packing.owner(atom) == packing.owner(last[-1]))
+    if len(groups) < MAX_RANK and len(tail) < len(last):
+        groups[-1:] = [last[: -len(tail)], tail]
+    packing = packing.reorder(tuple(groups))
+    return Value(b.arrange(x, packing.physical), packing, x.dtype)
 
 
 def _alone(b: Builder, x: Value, axis: int) -> Value:

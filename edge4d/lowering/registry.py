@@ -38,11 +38,13 @@ class Site:
         op: the overload.
         arguments: every argument by its schema name, defaults filled in; tensors are `Value` or `Const`.
         result: fake tensor(s) with the logical shape and dtype that the call returns.
+        used: which of several results the model uses.
     """
 
     op: OpOverload
     arguments: Mapping[str, Any]
     result: Any
+    used: frozenset[int] = frozenset()
     _read: set[str] = field(default_factory=set)
 
     def take(self, name: str) -> Any:

@@ -18,6 +18,7 @@ from edge4d.data.opening import open_source
 from edge4d.data.source import ClipSpec, ClipUnreadable, Part, Source, View
 from edge4d.errors import UsageError
 from edge4d.files import refuse_existing, refuse_folder, staged
+from edge4d.fixed_inputs import Fixes, fixes_text
 from edge4d.quiet import quiet
 from edge4d.recipe import recipe_bytes, recipe_path
 from edge4d.subject import Subject, evaluation
@@ -52,6 +53,8 @@ def tune(
     input_shapes: Sequence[tuple[int, ...]] = (),
     factory: str | None = None,
     trust_pickle: bool = False,
+    submodule: str | None = None,
+    fix: Fixes | None = None,
     device: str | None = None,
     resume: bool = False,
     force: bool = False,
@@ -75,7 +78,7 @@ def tune(
         options: of the training.
         video: fields of `ClipSpec`: how videos become clips.
         input_shapes: logical shape of the clip, for a model file that carries none.
-        factory, trust_pickle: as in `edge4d.export`.
+        factory, trust_pickle, submodule, fix: as in `edge4d.export`; the tuned network has no fixed inputs any more.
         device: ``cpu`` or ``cuda``; a GPU where there is one when None.
         resume: go on with an unfinished run.
         force: replace an existing output, and begin anew.
@@ -105,13 +108,23 @@ def tune(
     with joined(device) as processes:
         _check_batch(options, processes)
         with staging("loading"):
-            subject = Subject.of(model, args, shapes=input_shapes, factory=factory, trust_pickle=trust_pickle)
+            subject = Subject.of(
+                model,
+                args,
+                shapes=input_shapes,
+                factory=factory,
+                trust_pickle=trust_pickle,
+                submodule=submodule,
+                fix=fix,
+            )
             if subject.graph:
                 raise UsageError(
                     f"{subject.source} is {subject.graph}, a graph without the nn.Conv3d modules that a block replaces",
                     hint="pass the nn.Module itself, or a state_dict with --factory package.module:callable",
                 )
             spec = clip_spec(subject, video)
+            if fix:
+                _check_writable(subject)
             train, held_out = _sources(data, val, split, spec, options)
         classes = _class_count(subject)
         used = _use_labels(labels, train, classes)
@@ -137,6 +150,7 @@ def tune(
             **options.identity,
             "block": choice.label,
             "block_options": dict(block_options or {}),
+            **_asked(submodule, fix),
             "source": subject.source,
             "data": str(data),
             "clips": len(train),
@@ -163,7 +177,7 @@ def tune(
         )
         if processes.first:
             with staging("writing"):
-                _write(target, student, subject, report, options)
+                _write(target, student, subject, report, options, _asked(submodule, fix))
             trainer.checkpoint.unlink(missing_ok=True)
         return report
 
@@ -287,7 +301,37 @@ def _notes(trainer: Trainer) -> list[str]:
     return []
 
 
-def _write(target: Path, student: nn.Module, subject: Subject, report: TuneReport, options: TuneOptions) -> None:
+def _asked(submodule: str | None, fix: Fixes | None) -> dict[str, Any]:
+    """What of the network is tuned, for the recipe and for a run that goes on; empty for all of it as it is."""
+    told: dict[str, Any] = {"submodule": submodule} if submodule is not None else {}
+    return told | ({"fix": fixes_text(fix)} if fix else {})
+
+
+def _check_writable(subject: Subject) -> None:
+    """Refuse a network that could be trained but not written: plain `torch.export` reads no input by value.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        with evaluation(subject.model), quiet(), torch.no_grad():
+            torch.export.export(subject.model, subject.args, dict(subject.kwargs), strict=False)
+    except Exception as error:  # of torch, or of the network's own code
+        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise UsageError(
+            f"{subject.source} with fixed inputs cannot be written as a .pt2: {why}",
+            hint="replace what is counted by an input's values in its forward by numbers, then tune it without --fix",
+        ) from error
+
+
+def _write(
+    target: Path,
+    student: nn.Module,
+    subject: Subject,
+    report: TuneReport,
+    options: TuneOptions,
+    asked: Mapping[str, Any],
+) -> None:
     """The archive and its recipe, together or not at all."""
     student = student.cpu()
     recipe = recipe_path(target)
@@ -295,7 +339,7 @@ def _write(target: Path, student: nn.Module, subject: Subject, report: TuneRepor
     with evaluation(student), quiet(), torch.no_grad():
         program = torch.export.export(student, args, dict(subject.kwargs), strict=False)
     sources = list(subject.files or ([subject.path] if subject.path is not None else []))
-    facts = {"block": report.block, **options.to_dict(), "best": report.best.to_dict(), "steps": report.steps}
+    facts = {"block": report.block, **asked, **options.to_dict(), "best": report.best.to_dict(), "steps": report.steps}
     with staged(target, recipe) as (archive, beside):
         with quiet():
             torch.export.save(program, archive)

@@ -135,8 +135,15 @@ def test_an_embedding_of_computed_tokens():
 CORNERS = list(itertools.product(("bilinear", "nearest"), ("zeros", "border", "reflection"), (True, False)))
 
 
-@pytest.mark.parametrize(("at_once", "gathers"), [(2**24, 6 * 2), (0, 6 * (8 + 1))])
-@pytest.mark.parametrize("shape", [(1, 2, 3, 4, 5), (2, 3, 1, 4, 2)])
+@pytest.mark.parametrize(
+    ("shape", "at_once", "gathers"),
+    [
+        ((1, 2, 3, 4, 5), 2**24, 6 * 2),
+        ((1, 2, 3, 4, 5), 0, 6 * (8 + 1)),
+        ((2, 3, 1, 4, 2), 2**24, 6 * 2),
+        ((2, 3, 1, 4, 2), 0, 2 * (8 + 1) + 4 * (4 + 1)),  # without a border of zeros both ends of one frame are it
+    ],
+)
 def test_sampling_a_volume(shape, at_once, gathers, monkeypatch):
     monkeypatch.setattr(sampling, "AT_ONCE", at_once)
 
@@ -148,6 +155,16 @@ def test_sampling_a_volume(shape, at_once, gathers, monkeypatch):
 
     lowered = lowered_equals_eager(Fn(every_way), clip(*shape), clip(shape[0], 2, 3, 4, 3, seed=1) * 1.5)
     assert ops_of(lowered).count("aten.index_select.default") == gathers
+
+
+def test_sampling_a_volume_on_its_border():
+    """Positions on the last element and behind it read it alone."""
+    steps = torch.tensor([-1.0, -1.0 + 2 / 3, 1 - 1e-9, 1.0, 1.5], dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), -1).unsqueeze(0)
+    for padding in ("zeros", "border"):
+        lowered_equals_eager(
+            Fn(lambda x, g, p=padding: F.grid_sample(x, g, "bilinear", p, True)), clip(1, 2, 4, 3, 2), grid
+        )
 
 
 def test_sampling_frames():

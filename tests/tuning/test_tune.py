@@ -20,7 +20,7 @@ from edge4d.tuning.checkpoints import checkpoint_path
 from edge4d.tuning.losses import Weights
 from edge4d.tuning.options import TuneOptions, parse_duration, parse_kinds
 from edge4d.tuning.trainer import Diverged
-from tests.tuning.nets import SHAPE, build, clips, write_clips
+from tests.tuning.nets import SHAPE, Scaled, build, build_holder, clips, write_clips
 
 ARGS = (torch.zeros(2, *SHAPE),)
 QUICK = TuneOptions(steps=24, batch=8, every=8, rate=3e-3)
@@ -310,3 +310,28 @@ def test_from_the_command_line(data, tmp_path, capsys):
     assert printed["best"]["loss"] <= printed["history"][0]["loss"]
     assert main(words.split()) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_a_part_with_a_fixed_input_is_tuned(data, tmp_path, capsys):
+    torch.save(build_holder().state_dict(), tmp_path / "holder.pt")
+    words = f'tune {tmp_path}/holder.pt --factory tests.tuning.nets:build_holder --submodule video --fix mode="best"'
+    words += f" --input-shape 1x1x4x8x8 --data {data} --steps 12 --batch 8 -o {tmp_path}/tuned.pt2 --json"
+    assert main(words.split()) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["best"]["loss"] <= printed["history"][0]["loss"]
+    (recipe,) = tmp_path.glob("*.json")
+    options = json.loads(recipe.read_text())["options"]
+    assert (options["submodule"], options["fix"]) == ("video", ['mode="best"'])
+    assert main(f"export {tmp_path}/tuned.pt2 -o {tmp_path}/tuned.onnx".split()) == 0
+    assert main(words.replace("best", "worst").replace("tuned.pt2", "other.pt2").split()) == 0
+    plain, reverse = (weights(tmp_path / name) for name in ("tuned.pt2", "other.pt2"))
+    assert not same(plain, reverse)  # another teacher
+
+
+def test_a_network_that_counts_by_its_fixed_input_is_refused_before_it_is_trained(run):
+    class Parts(Scaled):
+        def forward(self, clip, grid):
+            return sum(part.mean((2, 3, 4)) @ torch.eye(1, 3) for part in clip.split([int(n) for n in grid], 2))
+
+    with pytest.raises(UsageError, match=r"Parts with fixed inputs cannot be written as a \.pt2"):
+        run(model=build(Parts), fix={"grid": [1, 3]})

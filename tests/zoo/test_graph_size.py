@@ -77,12 +77,15 @@ def test_a_weight_that_is_there_twice_would_be_noticed():
     assert large_bytes(model) == 3 * w.nbytes
 
 
+OWN_WEIGHTS = {"formulations": ["taps"], "max_weight_growth": 1, "parity": False}
+
+
 @pytest.mark.parametrize("name", ["psmnet", "attention_unet", "vjepa2", "lstm_gru_head"])
 def test_no_weight_is_there_twice(name, tmp_path):
     """With `taps`, whose weights are the layer's own, a graph needs no more of them than the network has."""
     entry = next(entry for entry in WIDE if entry.name == name)
     module = entry.ready(seed=0)
-    report = edge4d.export(module, entry.inputs(1), output=tmp_path / "net.onnx", formulations=["taps"], parity=False)
+    report = edge4d.export(module, entry.inputs(1), output=tmp_path / "net.onnx", **OWN_WEIGHTS)
     model = onnx.load(report.path)
     assert copies(model) == []
     own = sum(tensor.nbytes for tensor in {id(t): t for t in module.state_dict().values()}.values())

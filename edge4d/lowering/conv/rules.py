@@ -10,6 +10,7 @@ import torch
 
 from edge4d.lowering.conv import (
     folded,
+    interleaved,
     padded,
     patchify,
     ranges,
@@ -62,6 +63,7 @@ FORMULATIONS: dict[str, ModuleType | Winograd | Short | Split | Rows] = {
     "winograd-4+rows-4": Rows(4, Winograd(4)),
     "short+rows-2": Rows(2, Short()),
     "short+rows-4": Rows(4, Short()),
+    "interleaved": interleaved,
     "phases": transposed,
 }
 """Exact formulations of a 3-D convolution by name, the simplest first; each has `applies`, `cost` and `rewrite`."""
