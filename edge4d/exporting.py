@@ -82,7 +82,7 @@ def export(
         block_options: of the structures, e.g. ``{"energy": 0.99}``.
         calib: clips that the structures are fitted on and the ranges of int8 drawn from: arrays, an ``.npz``, or a
             folder of arrays, frames or videos; see `edge4d.clips.load_clips`.
-        runtime: what the artifact is meant for, a name of `edge4d.planning.RUNTIMES`; formulations that it handles
+        runtime: what the artifact is meant for, a name of `edge4d.offers.RUNTIMES`; formulations that it handles
             badly are left out.
         formulations: ``"layer4.*=taps"``; which formulation layers get, where it fits.
         max_weight_growth: how many times its own weights a layer may get; Winograd's F(4, 3) doubles them.

@@ -150,7 +150,7 @@ def _complete_formulation(incomplete: str) -> list[str]:
 
 
 def _complete_runtime(incomplete: str) -> list[str]:
-    from edge4d.planning import RUNTIMES
+    from edge4d.offers import RUNTIMES
 
     return [name for name in RUNTIMES if name.startswith(incomplete)]
 

@@ -24,8 +24,9 @@ from edge4d.lowering.channels_last import FIRST, LAST, bridge, frames_groups
 from edge4d.lowering.registry import Decline, Site
 from edge4d.lowering.unknown import unknown
 from edge4d.lowering.values import Const, Operand, Value
+from edge4d.offers import CHANNELS_LAST, GATHERS
 from edge4d.packing import MAX_RANK, Groups, Packing
-from edge4d.planning import CHANNELS_LAST, GATHERS, Planner, choose, estimates
+from edge4d.planning import Planner, choose, estimates
 from edge4d.repacking import plan_repack
 
 if TYPE_CHECKING:
