@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge4d.asking import Wishes
-from edge4d.blocks.choice import BlockSpec, Choice
-from edge4d.blocks.registry import EXACT, names
+from edge4d.blocks.choice import BlockSpec
 from edge4d.errors import UsageError
 from edge4d.export_run import run_export
 from edge4d.export_steps import AUTOTUNE_BUDGET, Clock, Stage, put_swapped
@@ -20,15 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["BLOCKS", "check_block", "export"]
-
-BLOCKS = (EXACT, *names())
-"""What ``--block`` takes: `exact` keeps every number, the others are structures that replace a Conv3d."""
-
-
-def check_block(block: BlockSpec) -> str:
-    """The block's label, or a `UsageError` that lists the blocks and the nearest one."""
-    return Choice.of(block).label
+__all__ = ["export"]
 
 
 def export(
