@@ -119,7 +119,8 @@ def _calibrated(runtime: str, layers: int) -> str:
     from edge4d import exporters
     from edge4d.exporters.autotune import Autotuner
     from edge4d.lowering.conv.cost import WORK
-    from edge4d.planning import RUNTIMES, costs
+    from edge4d.offers import RUNTIMES
+    from edge4d.planning import costs
 
     work, took, names = [], [], []
     with tempfile.TemporaryDirectory(prefix="edge4d-calibrate-") as folder:

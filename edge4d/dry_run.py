@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.blocks.choice import BlockSpec, Choice
+from edge4d.asking import Wishes
+from edge4d.blocks.choice import BlockSpec
 from edge4d.errors import UsageError
 from edge4d.export_steps import AUTOTUNE_BUDGET, Clock, Stage, put_swapped
 from edge4d.fixed_inputs import Fixes
-from edge4d.planning import Planner
 from edge4d.report import PlanReport
 
 if TYPE_CHECKING:
@@ -53,24 +53,26 @@ def plan_report(
         CaptureError: torch.export cannot capture the model.
     """
     from edge4d.calibrating import read_clips
-    from edge4d.exporters.autotune import planner_for
     from edge4d.exporters.precision import Precision
-    from edge4d.intake_options import Asked
     from edge4d.lowered import plan
     from edge4d.lowering.taking import FOLDS
     from edge4d.subject import Subject
 
-    choice = Choice.of(block)
-    choice.check_options(block_options or {})
-    asked = Asked.of(normalize, input_layout)
-    planner, tuner = planner_for(
-        Planner.of(
-            runtime or autotune, formulations, max_weight_growth, max_activation_memory, Precision(precision).name
-        ),
-        autotune,
-        autotune_budget,
-        progress,
+    wishes = Wishes.of(
+        block,
+        block_options,
+        runtime=runtime,
+        formulations=formulations,
+        max_weight_growth=max_weight_growth,
+        max_activation_memory=max_activation_memory,
+        precision=Precision(precision).name,
+        autotune=autotune,
+        autotune_budget=autotune_budget,
+        normalize=normalize,
+        input_layout=input_layout,
+        progress=progress,
     )
+    choice = wishes.choice
     if choice.exact and calib is not None:
         raise UsageError("calibration clips need a block to fit", hint="e.g. --block proposed-add")
     clips = read_clips(calib) if calib is not None else None  # mistakes in them can be told at once
@@ -88,7 +90,12 @@ def plan_report(
         )
     swapped = put_swapped(subject, choice, block, block_options, clips, clock, measure=False)
     with clock("planning"):
-        layers = plan(subject.model, subject.args, subject.kwargs, planner=planner, asked=asked, fold=FOLDS[precision])
-    if tuner is not None:
-        subject.notes.append(tuner.note())
-    return PlanReport(subject.source, choice.label, layers, subject.notes, swapped)
+        layers = plan(
+            subject.model,
+            subject.args,
+            subject.kwargs,
+            planner=wishes.planner,
+            asked=wishes.asked,
+            fold=FOLDS[precision],
+        )
+    return PlanReport(subject.source, choice.label, layers, [*subject.notes, *wishes.said()], swapped)

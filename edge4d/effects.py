@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import operator
 
-import torch
 from torch import fx
-from torch._higher_order_ops.effects import with_effects
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from edge4d.errors import CaptureError
+from edge4d.torch_private import checks_of_decompositions, tied_call
 
 __all__ = ["without_checks"]
-
-_CHECKS = {torch.ops.aten._linalg_check_errors.default}
 
 
 def without_checks(program: ExportedProgram) -> tuple[str, ...]:
@@ -38,11 +35,12 @@ def without_checks(program: ExportedProgram) -> tuple[str, ...]:
     results = [spec.arg.name for spec in signature.output_specs if spec.kind is OutputKind.TOKEN]
     if not tokens:
         return ()
+    checks, tied = checks_of_decompositions(), tied_call()
     for node in list(graph.nodes):
-        if node.target is not with_effects:
+        if node.target is not tied:
             continue
         token, op = node.args[:2]
-        if op not in _CHECKS:
+        if op not in checks:
             raise CaptureError(
                 f"the model does something besides computing its results, which no graph can carry: {op}",
                 hint="take it out of forward, or call it outside of the model",

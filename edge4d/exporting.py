@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.blocks.choice import BlockSpec, Choice
-from edge4d.blocks.registry import EXACT, names
+from edge4d.asking import Wishes
+from edge4d.blocks.choice import BlockSpec
 from edge4d.errors import UsageError
 from edge4d.export_run import run_export
 from edge4d.export_steps import AUTOTUNE_BUDGET, Clock, Stage, put_swapped
 from edge4d.fixed_inputs import Fixes, fixes_text
-from edge4d.planning import Planner
 from edge4d.replanning import MAX_ERROR
 from edge4d.report import ExportReport
 
@@ -20,15 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-__all__ = ["BLOCKS", "check_block", "export"]
-
-BLOCKS = (EXACT, *names())
-"""What ``--block`` takes: `exact` keeps every number, the others are structures that replace a Conv3d."""
-
-
-def check_block(block: BlockSpec) -> str:
-    """The block's label, or a `UsageError` that lists the blocks and the nearest one."""
-    return Choice.of(block).label
+__all__ = ["export"]
 
 
 def export(
@@ -82,7 +73,7 @@ def export(
         block_options: of the structures, e.g. ``{"energy": 0.99}``.
         calib: clips that the structures are fitted on and the ranges of int8 drawn from: arrays, an ``.npz``, or a
             folder of arrays, frames or videos; see `edge4d.clips.load_clips`.
-        runtime: what the artifact is meant for, a name of `edge4d.planning.RUNTIMES`; formulations that it handles
+        runtime: what the artifact is meant for, a name of `edge4d.offers.RUNTIMES`; formulations that it handles
             badly are left out.
         formulations: ``"layer4.*=taps"``; which formulation layers get, where it fits.
         max_weight_growth: how many times its own weights a layer may get; Winograd's F(4, 3) doubles them.
@@ -134,30 +125,34 @@ def export(
     """
     from edge4d.calibrating import read_clips
     from edge4d.clips import Pixels
-    from edge4d.exporters.autotune import planner_for
     from edge4d.exporters.onnx import check_opset
     from edge4d.exporters.precision import Precision, check_tools
     from edge4d.files import refuse_existing
-    from edge4d.intake_options import Asked
     from edge4d.sampling import Samples, check_clips
     from edge4d.subject import Subject
     from edge4d.validators.profile import load_profile
 
-    choice = Choice.of(block)
-    choice.check_options(block_options or {})
     types = Precision(precision or "fp32", tuple(keep_fp32), calibration, fp16_io)
-    planner, tuner = planner_for(
-        Planner.of(runtime or autotune, formulations, max_weight_growth, max_activation_memory, types.name),
-        autotune,
-        autotune_budget,
-        progress,
+    wishes = Wishes.of(
+        block,
+        block_options,
+        runtime=runtime,
+        formulations=formulations,
+        max_weight_growth=max_weight_growth,
+        max_activation_memory=max_activation_memory,
+        precision=types.name,
+        autotune=autotune,
+        autotune_budget=autotune_budget,
+        normalize=normalize,
+        input_layout=input_layout,
+        progress=progress,
     )
+    choice, planner, asked = wishes.choice, wishes.planner, wishes.asked
     if not max_error > 0:
         raise UsageError(f"no network stays within an error of {max_error}", hint="give a number above 0, e.g. 1e-5")
     check_clips(choice, types, calib)
     check_tools(types)
     pixels = Pixels(tuple(calib_mean), tuple(calib_std))
-    asked = Asked.of(normalize, input_layout)
     if asked.normalizes and (calib_mean or calib_std):
         raise UsageError(
             "--calib-mean, --calib-std: with --normalize the graph itself normalises, and clips are read as frames",
@@ -217,8 +212,7 @@ def export(
         subject, target, options, planner, types, asked, samples, sets if parity else 0, clock, held, max_error
     )
     report.swap = swapped
-    if tuner is not None:
-        report.notes.append(tuner.note())
+    report.notes += wishes.said()
     return report
 
 

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import _disable_current_modes
 
 from edge4d.errors import CaptureError
+from edge4d.torch_private import outside_of_modes, plain_calls
 
 __all__ = ["knowing"]
 
@@ -96,7 +96,7 @@ class _Known(TorchFunctionMode):
             return leaf
         key = id(leaf), leaf._version
         if key not in self.copies:
-            with torch._C.DisableTorchFunction(), _disable_current_modes():
+            with plain_calls(), outside_of_modes():
                 self.copies[key] = leaf.detach().clone()
         return self.copies[key]
 
@@ -108,7 +108,7 @@ class _Known(TorchFunctionMode):
 
 def _for_real(func: Any, args: Any, kwargs: Any) -> tuple[Any, bool]:
     """(what a call gives outside of any capture, whether that is the same at every call)."""
-    with torch._C.DisableTorchFunction(), _disable_current_modes():
+    with plain_calls(), outside_of_modes():
         state = torch.get_rng_state()
         found = func(*args, **kwargs)
         if torch.equal(state, torch.get_rng_state()):

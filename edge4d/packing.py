@@ -158,16 +158,6 @@ class Packing:
 
     # ---- descriptions rewritten, data untouched -------------------------------------------------------------------
 
-    def regroup(self, physical: Groups) -> Packing:
-        """The same memory under other physical axes; a reshape that moves no data.
-
-        Raises:
-            PackingError: `physical` is in another memory order.
-        """
-        if _concat(physical) != self.memory:
-            raise PackingError(f"physical axes {physical} do not follow the memory order {self.memory}")
-        return Packing(self.sizes, self.logical, physical)
-
     def reorder(self, physical: Groups) -> Packing:
         """The same logical tensor in another memory order: the goal of a repack."""
         return Packing(self.sizes, self.logical, physical)

@@ -10,16 +10,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edge4d.errors import UsageError
+from edge4d.offers import AVOIDED, BLOCKED, CHANNELS_LAST, GENERAL_WITHOUT, MILDER, RUNTIMES
 
 if TYPE_CHECKING:
     from edge4d.lowering.conv.cost import Cost
     from edge4d.lowering.conv.spec import ConvSpec
 
 __all__ = [
-    "CHANNELS_LAST",
-    "GATHERS",
-    "MILDER",
-    "RUNTIMES",
     "LayerPlan",
     "Planner",
     "Tuner",
@@ -83,56 +80,6 @@ NEAR = 1.1
 WORTH_TIMING = 2.5
 """A formulation that is predicted to take longer than this many times the best is not timed."""
 
-_MATRIX_FORMS = frozenset({"winograd-2", "winograd-3", "winograd-4", "short"})
-
-_NPU_FORMS = frozenset({"winograd-split-4", "space-to-depth"})
-
-_ROW_FORMS = frozenset(
-    f"{inner}+rows-{tile}" for inner in ("taps", "winograd-2", "winograd-4", "short") for tile in (2, 4)
-)
-
-RUNTIMES: dict[str, frozenset[str]] = {
-    "onnxruntime": _NPU_FORMS | {"winograd-split", "ranges"},
-    "openvino": _NPU_FORMS | _ROW_FORMS | {"winograd-split", "regrouped", "folded", "stacked", "shifted"},
-    "tensorrt": _NPU_FORMS | _ROW_FORMS | {"ranges", "shifted"},
-    "rknn": _MATRIX_FORMS | _ROW_FORMS | {"temporal", "stacked", "folded", "ranges", "shifted"},
-}
-"""What a runtime handles badly and `--for` therefore leaves out. RKNN's compiler makes a product along time a 1x1
-convolution with a change of layout before it, which it runs on the CPU, and so are changes to and from *temporal*
-packing; what is stacked it takes apart again. The forms that are meant for NPUs have not been timed elsewhere.
-Transforms along rows are cheap in the layout that ONNX Runtime gives to convolutions on CPUs; GPUs have such an
-algorithm of their own."""
-
-GATHERS = frozenset({"rknn"})
-"""Runtimes that take every n-th frame by a Gather: RKNN's compiler runs a slice with a step on the CPU."""
-
-CHANNELS_LAST = frozenset({"openvino"})
-"""Runtimes that hold the values of convolutions with channels last in memory; see `lowering/channels_last.py`."""
-
-BLOCKED = frozenset({None, "onnxruntime"})
-"""Graphs, by the runtime they are for (None: for all), that are made for ONNX Runtime's blocks of channels and its
-memory: channels of depthwise convolutions fill blocks (`lowering/filling.py`), sums add within the convolution that is
-computed last (`lowering/sums.py`), and Winograd's tiles are worked off in parts. Not timed on the others."""
-
-GENERAL_WITHOUT = _NPU_FORMS | _ROW_FORMS | {"regrouped", "ranges"}
-"""Left out of a graph that is meant for all runtimes: `regrouped` has been timed on CPUs only, and its gain there is
-small; the others are for NPUs, or for ONNX Runtime alone."""
-
-AVOIDED: dict[str, frozenset[str]] = {"int8": _MATRIX_FORMS | _ROW_FORMS | {"winograd-split", "winograd-split-4"}}
-"""What a precision cannot bear. Winograd's sums of frames and its combined taps have ranges so unlike each other that
-eight bits for all of them lose the small ones; docs/precision.md has the figures."""
-
-
-MILDER: tuple[frozenset[str], ...] = (
-    frozenset(),
-    frozenset({"winograd-4+rows-4", "short+rows-4"}),
-    frozenset({"winograd-3", "winograd-4", "winograd-split-4", "short"})
-    | {name for name in _ROW_FORMS if name.endswith("-4") or not name.startswith(("taps", "winograd-2"))},
-    _MATRIX_FORMS | _ROW_FORMS | {"winograd-split", "winograd-split-4"},
-)
-"""What is left out when the numbers come out too far off, step by step: first large factors along time and
-rows at once, then all transforms with large factors, then every transform."""
-
 
 class Tuner(Protocol):
     """Times formulations of one layer; see `edge4d.exporters.autotune`."""
@@ -166,7 +113,7 @@ class Planner:
 
     @property
     def blocked(self) -> bool:
-        """Whether the graph is made for blocks of channels, see `BLOCKED`."""
+        """Whether the graph is made for blocks of channels, see `offers.BLOCKED`."""
         return self.runtime in BLOCKED
 
     @classmethod

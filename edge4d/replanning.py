@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge4d.planning import MILDER, Planner
+from edge4d.offers import MILDER
+from edge4d.planning import Planner
 
 if TYPE_CHECKING:
     from edge4d.lowered import Lowered

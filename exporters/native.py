@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge4d.errors import ExportError
+from edge4d.exporters.translating import simplified, translating
 from edge4d.exporters.writing import EXTERNAL_ABOVE, data_path
 from edge4d.files import staged
 from edge4d.quiet import quiet
@@ -51,7 +51,6 @@ def write_native(
         ExportError: torch.onnx cannot translate the network, onnxsim's result differs, or the file cannot be written.
     """
     import onnx
-    import onnxsim
     import torch
 
     from edge4d.capture import program_of
@@ -63,26 +62,22 @@ def write_native(
     module = contextlib.nullcontext() if isinstance(network, torch.export.ExportedProgram) else evaluation(network)
     # The exporter prints its progress, and stdout is for results.
     with quiet(), contextlib.redirect_stdout(io.StringIO()), module, torch.no_grad():
-        try:
+        with translating(
+            "the network with its five axes",
+            "without a native form there is nothing to compare with: leave --native out",
+        ):
             program = torch.onnx.export(
                 network, args, kwargs=dict(kwargs or {}), dynamo=True, opset_version=opset, verbose=False
             )
-        except Exception as error:  # torch.onnx wraps its faults in types of its own, private ones among them
-            raise ExportError(
-                f"torch.onnx cannot export the network with its five axes: {type(error).__name__}: {str(error)[:1500]}",
-                hint="without a native form there is nothing to compare with: leave --native out",
-            ) from error
         assert program is not None
         tensors = [value.const_value for value in program.model.graph.initializers.values()]
         if sum(tensor.nbytes for tensor in tensors if tensor is not None) > external_above:
             with staged(path, data_path(path)) as (place, _):
                 program.save(place, external_data=True)
             return ("the native form was not simplified: its weights are larger than a protobuf can be",)
-        simplified, same = onnxsim.simplify(program.model_proto)
-    if not same:
-        raise ExportError("onnxsim's own check says that the simplified native graph differs")
+        made = simplified(program.model_proto, "the native graph")
     with staged(path) as (place,):
-        onnx.save(simplified, place)
+        onnx.save(made, place)
     return ()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge4d.errors import ExportError, UsageError
 from edge4d.exporters.layer_outputs import LayerOutputs
+from edge4d.exporters.translating import simplified, translating
 from edge4d.layer_values import METADATA_KEY
 from edge4d.quiet import quiet
 
@@ -82,25 +83,19 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
         if (at := node.meta.get("edge4d")) is not None:
             node.meta["stack_trace"] = _MARK + json.dumps([node.name, at.layer, at.line, at.op, at.rule])
     args = tuple(torch.zeros(port.physical, dtype=getattr(torch, port.dtype)) for port in lowered.inputs)
-    with quiet():
-        try:
-            with torch.no_grad(), torch.fx.traceback.preserve_node_meta():
-                program = torch.export.export(lowered.module, args, strict=False)
-            made = torch.onnx.export(
-                program,
-                args,
-                dynamo=True,
-                opset_version=opset,
-                input_names=[port.name for port in lowered.inputs],
-                output_names=[f"{_OUTPUT}{i}" for i in range(len(lowered.outputs))],
-                verbose=False,
-                optimize=True,
-            )
-        except Exception as error:  # torch.onnx wraps its faults in types of its own, private ones among them
-            raise ExportError(
-                f"torch.onnx cannot translate the lowered graph: {type(error).__name__}: {str(error)[:1500]}",
-                hint="try another --opset, or report the operator it names",
-            ) from error
+    with quiet(), translating("the lowered graph", "try another --opset, or report the operator it names"):
+        with torch.no_grad(), torch.fx.traceback.preserve_node_meta():
+            program = torch.export.export(lowered.module, args, strict=False)
+        made = torch.onnx.export(
+            program,
+            args,
+            dynamo=True,
+            opset_version=opset,
+            input_names=[port.name for port in lowered.inputs],
+            output_names=[f"{_OUTPUT}{i}" for i in range(len(lowered.outputs))],
+            verbose=False,
+            optimize=True,
+        )
     assert made is not None
     model = made.model
     version = model.graph.opset_imports.get("")
@@ -119,7 +114,7 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
             model.graph.inputs.append(value)
     proto = ir.serde.serialize_model(model)
     if simplify:
-        proto = _simplified(proto)
+        proto = simplified(proto, "the graph", "use --no-simplify")
     kept = [value for value in proto.graph.input if value.name not in weights]
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
@@ -129,17 +124,6 @@ def to_onnx(lowered: Lowered, *, opset: int = 18, simplify: bool = True) -> Onnx
     final = {f"{_OUTPUT}{i}": port.name for i, port in enumerate(lowered.outputs)}
     _name(proto, provenance, final, outputs.still_in(proto.graph, weights))
     return OnnxGraph(proto, {final.get(name, name): array for name, array in weights.items()})
-
-
-def _simplified(proto: onnx.ModelProto) -> onnx.ModelProto:
-    import onnxsim
-
-    with quiet():
-        simplified, same = onnxsim.simplify(proto)
-    if not same:
-        raise ExportError("onnxsim's own check says that the simplified graph differs", hint="use --no-simplify")
-    result: onnx.ModelProto = simplified
-    return result
 
 
 def _read_mark(node: Any) -> tuple[str, ...]:

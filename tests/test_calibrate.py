@@ -9,7 +9,8 @@ from benchmarks.calibrate import LAYERS, fit, main, spec_of
 from benchmarks.numerics import errors
 from edge4d.lowering.conv.cost import WORK
 from edge4d.lowering.conv.rates import GENERAL, RATES
-from edge4d.planning import RUNTIMES, costs
+from edge4d.offers import RUNTIMES
+from edge4d.planning import costs
 
 
 def test_rates_that_made_the_times_are_found():

@@ -236,5 +236,3 @@ def test_what_is_no_packing_is_refused():
         Packing((2, 2, 2, 2, 2), ((0, 1, 2, 3, 4),), ((0,), (1,), (2,), (3,), (4,)))
     with pytest.raises(PackingError, match="another number of elements"):
         Packing.of((2, 3)).reshape((5,))
-    with pytest.raises(PackingError, match="memory order"):
-        Packing.of((2, 3)).regroup(((1,), (0,)))

@@ -14,7 +14,8 @@ from edge4d.errors import UsageError
 from edge4d.lowered import lower, plan
 from edge4d.lowering.conv.cost import Cost, NpuRates
 from edge4d.lowering.conv.rules import FORMULATIONS
-from edge4d.planning import RUNTIMES, Planner
+from edge4d.offers import RUNTIMES
+from edge4d.planning import Planner
 from tests.lowering.harness import randomise
 
 

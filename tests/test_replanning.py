@@ -9,7 +9,8 @@ import edge4d
 from edge4d import replanning
 from edge4d.errors import UsageError
 from edge4d.lowered import lower
-from edge4d.planning import MILDER, Planner
+from edge4d.offers import MILDER
+from edge4d.planning import Planner
 from edge4d.replanning import error_of, lower_within
 from edge4d.subject import Subject
 from tests.lowering.harness import randomise

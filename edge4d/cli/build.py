@@ -1,11 +1,12 @@
 """`edge4d build`: an engine from an ONNX file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from edge4d.cli.options import Force, Json, Output, Providers, Threads, parse_settings, parse_shape_ranges
+from edge4d.cli.options import Force, Json, Output, Providers, Threads, parse_shapes
 from edge4d.cli.output import emit_json, emit_text, note, stage
 
 
@@ -113,13 +114,13 @@ def command(
         "providers": provider,
         "threads": threads,
         "arena": arena,
-        "shapes": parse_shape_ranges(shape_range) or None,
+        "shapes": _shape_ranges(shape_range) or None,
         "workspace_mib": workspace,
         "timing_cache": timing_cache,
         "dla": dla,
         "layers": layers or None,
         "python": python,
-        "settings": parse_settings(option) or None,
+        "settings": _settings(option) or None,
     }
     given = {name: value for name, value in asked.items() if value is not None}
     with stage(f"building for {exporter.name}"):
@@ -132,3 +133,40 @@ def command(
         emit_json(result.to_dict())
     else:
         emit_text(str(result.path))
+
+
+def _settings(texts: Sequence[str] | None) -> dict[str, str]:
+    """``["NUM_STREAMS=2"]`` as a mapping.
+
+    Raises:
+        UsageError: a text without ``=``, or a name given twice.
+    """
+    from edge4d.errors import UsageError
+
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
+        if not name or not sign:
+            raise UsageError(f"--option {text!r}, expected NAME=VALUE")
+        if name in found:
+            raise UsageError(f"--option {name} was given twice")
+        found[name] = value
+    return found
+
+
+def _shape_ranges(texts: Sequence[str] | None) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """``["clip=1x3x64x64:8x3x64x64:16x3x64x64"]`` as least, best and greatest shape by name.
+
+    Raises:
+        UsageError: no name, or not three shapes.
+    """
+    from edge4d.errors import UsageError
+
+    found: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for text in texts or ():
+        name, _, shapes = text.rpartition("=")
+        parts = parse_shapes(shapes.split(":"))
+        if not name or len(parts) != 3:
+            raise UsageError(f"--shape-range {text!r}, expected NAME=MIN:BEST:MAX, three shapes of one input")
+        found[name] = parts
+    return found

@@ -7,38 +7,42 @@ import typer
 
 from edge4d.cli.options import (
     Alignment,
-    Autotune,
-    AutotuneBudget,
     Blocks,
-    Calib,
-    CalibMean,
-    Calibration,
-    CalibStd,
     Energy,
     Factory,
     Fix,
-    For,
     Force,
-    Formulations,
     InputLayout,
     InputShapes,
     Json,
-    KeepFp32,
-    MaxActivationMemory,
-    MaxWeightGrowth,
     Normalize,
     Output,
-    OwnPrecision,
     Seed,
     Submodule,
     TrustPickle,
     block_options,
-    parse_bytes,
-    parse_numbers,
-    parse_seconds,
     parse_shapes,
 )
 from edge4d.cli.output import emit_json, emit_text, note, stage
+from edge4d.cli.planning_options import (
+    Autotune,
+    AutotuneBudget,
+    For,
+    Formulations,
+    MaxActivationMemory,
+    MaxWeightGrowth,
+    parse_bytes,
+    parse_seconds,
+)
+from edge4d.cli.precision_options import (
+    Calib,
+    CalibMean,
+    Calibration,
+    CalibStd,
+    KeepFp32,
+    OwnPrecision,
+    parse_numbers,
+)
 
 
 def command(

@@ -7,30 +7,34 @@ import typer
 
 from edge4d.cli.options import (
     Alignment,
-    Autotune,
-    AutotuneBudget,
     Blocks,
-    Calib,
     Energy,
     Factory,
     Fix,
-    For,
-    Formulations,
     InputLayout,
     InputShapes,
     Json,
-    MaxActivationMemory,
-    MaxWeightGrowth,
     Normalize,
-    PrecisionName,
     Submodule,
     TrustPickle,
     block_options,
-    parse_bytes,
-    parse_seconds,
     parse_shapes,
 )
 from edge4d.cli.output import emit_json, emit_text, note, stage
+from edge4d.cli.planning_options import (
+    Autotune,
+    AutotuneBudget,
+    For,
+    Formulations,
+    MaxActivationMemory,
+    MaxWeightGrowth,
+    parse_bytes,
+    parse_seconds,
+)
+from edge4d.cli.precision_options import (
+    Calib,
+    PrecisionName,
+)
 
 
 def command(

@@ -58,7 +58,8 @@ def _load(file: Path, factory: str | None, trust_pickle: bool) -> Loaded:
     if is_folder(file):
         _no_factory(file, factory, "a Hugging Face folder")
         network, told, files = load_folder(file, trust=trust_pickle)
-        return Loaded("huggingface", network, None, None, Source.of_files(file, files), told=told, files=files)
+        source = Source.of_files(file.resolve().name, file, files)
+        return Loaded("huggingface", network, None, None, source, told=told, files=files)
     form = sniff(file)
     if form is Format.PROGRAM:
         return _from_program(file, factory, trust_pickle)
@@ -72,7 +73,9 @@ def _load(file: Path, factory: str | None, trust_pickle: bool) -> Loaded:
         from edge4d.loading.onnx import load_onnx
 
         _no_factory(file, factory, form.value)
-        return Loaded("onnx", load_onnx(file), None, None, Source.of(file))
+        graph, files = load_onnx(file)
+        source = Source.of(file) if len(files) == 1 else Source.of_files(file.name, file.parent, files)
+        return Loaded("onnx", graph, None, None, source, files=files)
     kind, module = _from_weights(file, form, factory, trust_pickle)
     return Loaded(kind, module.eval(), None, None, Source.of(file))
 

@@ -24,7 +24,7 @@ class Source:
 
     Attributes:
         name: the file's name without its folders (a path would tell about the user's machine).
-        sha256: SHA-256 of the file's bytes, 64 hexadecimal digits.
+        sha256: SHA-256 of the file's bytes, 64 hexadecimal digits; see `of_files` for a model in several.
     """
 
     name: str
@@ -40,10 +40,16 @@ class Source:
         return cls(path.name, digest.hexdigest())
 
     @classmethod
-    def of_files(cls, folder: Path, files: Sequence[Path]) -> Source:
-        """A folder: the hash is that of the lines ``hash  name`` of its files, as `sha256sum` writes them."""
-        lines = [f"{cls.of(path).sha256}  {path.name}\n" for path in sorted(files)]
-        return cls(folder.resolve().name, hashlib.sha256("".join(lines).encode()).hexdigest())
+    def of_files(cls, name: str, folder: Path, files: Sequence[Path]) -> Source:
+        """A model in several files, whose bytes all count.
+
+        Args:
+            name: what it is called.
+            folder: in which, or below which, the files lie.
+            files: the hash is that of the lines ``hash  path``, as `sha256sum` writes them in `folder`.
+        """
+        lines = [f"{cls.of(path).sha256}  {path.relative_to(folder).as_posix()}\n" for path in sorted(files)]
+        return cls(name, hashlib.sha256("".join(lines).encode()).hexdigest())
 
 
 @dataclass

@@ -22,7 +22,8 @@ from edge4d.exporters.precision import Precision, convert, kept_nodes, layer_of
 from edge4d.exporters.quantizing import to_int8
 from edge4d.exporters.writing import write_model
 from edge4d.lowered import lower
-from edge4d.planning import AVOIDED, Planner
+from edge4d.offers import AVOIDED
+from edge4d.planning import Planner
 from edge4d.port_arrays import pack
 from edge4d.sampling import Samples
 from edge4d.subject import Subject

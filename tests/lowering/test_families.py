@@ -98,8 +98,6 @@ def test_channels_last_layer_norm():
     lowered_equals_eager(fn, clip(2, 4, 3, 5, 6), tolerance=1e-11)
 
 
-SLOPES = torch.tensor([0.2, 0, 0.5, 1], dtype=torch.float64)
-
 POINTWISE = {
     "relu": F.relu,
     "relu6": F.relu6,

@@ -26,7 +26,7 @@ def test_hundreds_of_random_networks(start):
 
 def test_a_wrong_number_would_be_noticed(monkeypatch):
     """Data that stay where they were when their order should have changed."""
-    monkeypatch.setattr("edge4d.lowering.builder.plan_repack", lambda sizes, source, target: ())
+    monkeypatch.setattr("edge4d.lowering.emitting.plan_repack", lambda sizes, source, target: ())
     with pytest.raises(AssertionError, match=r"seed .*: off by"):
         survey(range(10))
 
@@ -44,7 +44,7 @@ def test_a_survey_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
 
 def test_a_fault_ends_a_survey_with_its_seed_and_keeps_what_is_done(tmp_path, monkeypatch, capsys):
     out = tmp_path / "survey.json"
-    monkeypatch.setattr("edge4d.lowering.builder.plan_repack", lambda sizes, source, target: ())
+    monkeypatch.setattr("edge4d.lowering.emitting.plan_repack", lambda sizes, source, target: ())
     assert main(["--from", "0", "--to", "10", "--out", str(out)]) == 1
     record = json.loads(out.read_text())
     assert f"error: seed {record['next']}: off by" in capsys.readouterr().err

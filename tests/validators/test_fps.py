@@ -18,18 +18,10 @@ from edge4d.validators.fps import Samples, bench, percentile, summarise
 from edge4d.validators.fps_floors import Floors
 from edge4d.validators.fps_paths import bench_paths
 from edge4d.validators.fps_worker import CLOCKS, clips_and_frames, peak_rss_mib
-from tests.onnx_models import artifact, plain, save
+from tests.onnx_models import plain, save
 from tests.validators.timings import four, measured
 
-
-@pytest.fixture
-def model(tmp_path):
-    return save(artifact(), tmp_path / "m.onnx")
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(fps_paths, "_SETTLE_S", 0)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 # ---- statistics -------------------------------------------------------------------------------------------------

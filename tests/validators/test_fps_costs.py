@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from edge4d.validators import fps_paths
 from edge4d.validators.fps import summarise
 from edge4d.validators.fps_facts import facts_of, no_copies
 from edge4d.validators.fps_paths import bench_paths
 from tests.onnx_models import artifact, save
 from tests.validators.timings import MS, measured, recipe_for
 
-
-@pytest.fixture
-def model(tmp_path):
-    return save(artifact(), tmp_path / "m.onnx")
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(fps_paths, "_SETTLE_S", 0)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 def test_size_and_build_time_of_an_engine_with_files_beside_it(tmp_path):

@@ -11,18 +11,10 @@ from edge4d.validators import fps_native, fps_paths
 from edge4d.validators.fps import Samples, summarise
 from edge4d.validators.fps_facts import facts_of
 from edge4d.validators.fps_paths import bench_paths
-from tests.onnx_models import artifact, five_axes, save
+from tests.onnx_models import five_axes, save
 from tests.validators.timings import MS, measured, recipe_for
 
-
-@pytest.fixture
-def model(tmp_path):
-    return save(artifact(), tmp_path / "m.onnx")
-
-
-@pytest.fixture(autouse=True)
-def no_pauses(monkeypatch):
-    monkeypatch.setattr(fps_paths, "_SETTLE_S", 0)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture

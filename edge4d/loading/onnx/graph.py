@@ -15,7 +15,7 @@ from edge4d.errors import LoadError, LoweringError
 from edge4d.loading.onnx.folding import Folded, random
 from edge4d.loading.onnx.module import ALIAS, Call, GraphInput, OnnxModel, Step, flat, with_signature
 from edge4d.loading.onnx.node import Node, Unsupported, torch_type
-from edge4d.loading.onnx.reading import opset_of, read_file, to_array
+from edge4d.loading.onnx.reading import opset_of, read_file, to_array, weight_files
 from edge4d.loading.onnx.registry import lookup
 
 if TYPE_CHECKING:
@@ -55,14 +55,15 @@ class _Refused:
         return f"  {self.op} at node {self.name!r}: {self.reason}" + (f"; {self.hint}" if self.hint else "")
 
 
-def load_onnx(path: Path) -> OnnxModel:
-    """The network of an ONNX file, in evaluation mode.
+def load_onnx(path: Path) -> tuple[OnnxModel, tuple[Path, ...]]:
+    """The network of an ONNX file, in evaluation mode, and the files that it lies in: its own one first.
 
     Raises:
         LoadError: the file cannot be read, or its weights lie elsewhere than in its folder.
         LoweringError: it holds operators or attributes that are not imported; the message lists every one of them.
     """
-    return import_graph(read_file(path), path)
+    model = read_file(path)
+    return import_graph(model, path), (path, *weight_files(model, path))
 
 
 def import_graph(model: onnx.ModelProto, path: Path) -> OnnxModel:

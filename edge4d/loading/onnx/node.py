@@ -12,7 +12,7 @@ from torch import nn
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["Node", "Unsupported", "really", "tensor_of", "torch_type"]
+__all__ = ["Node", "Unsupported", "tensor_of", "torch_type"]
 
 _TYPES = {
     1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
@@ -43,13 +43,6 @@ def torch_type(number: int) -> torch.dtype:
     if number not in _TYPES:
         raise Unsupported(f"element type {number}, which PyTorch does not compute with")
     return _TYPES[number]
-
-
-def really() -> Any:
-    """Compute here and now, also while a capture follows what is computed."""
-    from torch.utils._python_dispatch import _disable_current_modes
-
-    return _disable_current_modes()
 
 
 def tensor_of(array: np.ndarray[Any, Any]) -> torch.Tensor:

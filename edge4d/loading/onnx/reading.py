@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from edge4d.errors import LoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     import onnx
 
-__all__ = ["OPSETS", "read_file", "to_array"]
+__all__ = ["OPSETS", "read_file", "to_array", "weight_files"]
 
 OPSETS = (7, 26)
 """First and last operator set whose operators are imported."""
@@ -90,29 +92,64 @@ def to_array(tensor: onnx.TensorProto, folder: Path, where: str) -> np.ndarray[A
         raise LoadError(f"{where}: damaged: {error}", hint="export or download the file again") from None
 
 
-def _external(tensor: onnx.TensorProto, folder: Path, where: str, size: int) -> bytes:
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    location = entries.get("location", "")
+def weight_files(model: onnx.ModelProto, path: Path) -> list[Path]:
+    """The files in which weights of a model lie, each once, in the order of their paths; of those that are there.
+
+    Args:
+        model: as `read_file` returns it.
+        path: its own file, in whose folder theirs must be.
+
+    Raises:
+        LoadError: one of them would lie elsewhere.
+    """
+    tensors = [tensor for tensor in _tensors(model.graph) if tensor.data_location == tensor.EXTERNAL]
+    places = {_place(tensor, path.parent, f"{path}: the weight {tensor.name!r}") for tensor in tensors}
+    files = sorted(path.parent.joinpath(*place.parts) for place in places)
+    return [file for file in files if file.is_file()]  # `to_array` refuses a file that is missed
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """All that may hold numbers: weights, values of nodes, and those of their bodies."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield attribute.t
+        yield from attribute.tensors
+        for body in (attribute.g, *attribute.graphs):
+            yield from _tensors(body)
+
+
+def _entries(tensor: onnx.TensorProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in tensor.external_data}
+
+
+def _place(tensor: onnx.TensorProto, folder: Path, where: str) -> PurePosixPath:
+    """Where in `folder` the numbers of a tensor lie; a name or a link that leads elsewhere is refused."""
+    location = _entries(tensor).get("location", "")
     place = PurePosixPath(location.replace("\\", "/"))
     if not location or place.is_absolute() or ".." in place.parts or ":" in location:
         raise LoadError(
             f"{where}: its numbers are said to lie in {location!r}, which is not in the model's folder",
             hint="an exporter never writes such a name; do not trust this file",
         )
-    path = folder.joinpath(*place.parts)
-    inside = os.path.realpath(path)
+    inside = os.path.realpath(folder.joinpath(*place.parts))
     if not inside.startswith(os.path.realpath(folder) + os.sep):
         raise LoadError(
             f"{where}: its numbers are said to lie in {location!r}, a link that leads out of the model's folder",
             hint="put the file itself beside the model",
         )
+    return place
+
+
+def _external(tensor: onnx.TensorProto, folder: Path, where: str, size: int) -> bytes:
+    entries, place = _entries(tensor), _place(tensor, folder, where)
+    location, path = entries["location"], Path(os.path.realpath(folder.joinpath(*place.parts)))
     offset, length = int(entries.get("offset") or 0), int(entries.get("length") or size)
     if length != size or offset < 0:
         raise ValueError(f"{length} bytes at {offset} for a tensor of {size}")
     try:
-        if not Path(inside).is_file():
+        if not path.is_file():
             raise FileNotFoundError(2, "No such file")
-        with Path(inside).open("rb") as stream:
+        with path.open("rb") as stream:
             stream.seek(offset)
             data = stream.read(size)
     except OSError as error:

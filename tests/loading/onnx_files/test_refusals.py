@@ -1,5 +1,6 @@
 """What cannot be imported is refused by name, all of it at once; what a file may make us read stays in its folder."""
 
+import hashlib
 import pathlib
 
 import numpy as np
@@ -8,8 +9,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from edge4d.errors import LoadError, LoweringError, UsageError
+from edge4d.files import sha256_of
 from edge4d.loading import load_model
 from edge4d.loading.onnx.graph import import_graph
+from edge4d.loading.onnx.reading import weight_files
 from edge4d.subject import Subject
 from tests.loading.onnx_files.models import HERE, expected, imported, model_of, numbers, one_node, same
 
@@ -248,6 +251,39 @@ def test_weights_beside_the_file(tmp_path):
     path = with_external(tmp_path / "a", "m.data", bytes(16) + X.tobytes(), offset=16)
     module = load_model(path).module
     np.testing.assert_array_equal(next(module.parameters()).detach().numpy(), X)
+
+
+def test_the_source_is_told_by_all_files_of_a_model(tmp_path):
+    """A model whose weights lie beside it was the same to its hash whatever they were."""
+    path = with_external(tmp_path / "a", "m.data", X.tobytes())
+    before = load_model(path)
+    lines = [f"{sha256_of(tmp_path / 'a' / name)}  {name}\n" for name in ("m.data", "m.onnx")]
+    assert before.source.sha256 == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert (before.source.name, before.files) == ("m.onnx", (path, tmp_path / "a" / "m.data"))
+    (tmp_path / "a" / "m.data").write_bytes((X + 1).tobytes())
+    assert load_model(path).source.sha256 != before.source.sha256
+    whole = onnx.load(path)
+    onnx.save(whole, tmp_path / "whole.onnx")
+    assert load_model(tmp_path / "whole.onnx").source.sha256 == sha256_of(tmp_path / "whole.onnx")
+
+
+def test_no_file_outside_of_the_folder_is_hashed(tmp_path):
+    """The name is refused where files are listed, too, whether or not something reads them."""
+    (tmp_path / "outside.data").write_bytes(X.tobytes())
+    path = with_external(tmp_path / "a", "../outside.data", None)
+    with pytest.raises(LoadError, match="is not in the model's folder"):
+        weight_files(onnx.load(path, load_external_data=False), path)
+
+
+def test_weights_of_constants_and_of_branches_are_listed(tmp_path):
+    path = with_external(tmp_path / "a", "m.data", X.tobytes())
+    tensor = onnx.load(path, load_external_data=False).graph.initializer[0]
+    constant = helper.make_node("Constant", [], ["v"], value=tensor)
+    branch = helper.make_graph([constant], "b", [], [])
+    chosen = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
+    for node in (constant, chosen):
+        model = helper.make_model(helper.make_graph([node], "g", [], []))
+        assert weight_files(model, path) == [tmp_path / "a" / "m.data"]
 
 
 @pytest.mark.parametrize("location", ["../outside.data", "/etc/hostname", "a/../../outside.data", "c:\\x", ""])

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from edge4d.loading.onnx.node import Node, Unsupported, really
+from edge4d.loading.onnx.node import Node, Unsupported
 from edge4d.loading.onnx.operators.conv import auto_pads, padded, split_pads
 from edge4d.loading.onnx.registry import imports
+from edge4d.torch_private import outside_of_modes
 
 _MAX: dict[int, Any] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG: dict[int, Any] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -137,7 +138,7 @@ def _average_pool(node: Node) -> Callable[..., Any]:
 def _counts(pool: _Pool, at: _Windows, x: torch.Tensor, include: bool) -> list[torch.Tensor]:
     """How many places each window counts, axis by axis: their product is what its sum is divided by."""
     counts = []
-    with really():
+    with outside_of_modes():
         for i, size in enumerate(x.shape[2:]):
             first, last = (0, at.begins[i] + size + at.ends[i]) if include else (at.begins[i], at.begins[i] + size)
             found = []
