@@ -72,7 +72,7 @@ def test_every_second_frame_is_gathered_where_slices_with_a_step_fall_back(runti
 
 def test_weights_grow_no_more_than_allowed():
     assert chosen(max_weight_growth=1.4)["body.0"] == "winograd-2"
-    assert chosen(max_weight_growth=1)["body.0"] == "taps"
+    assert chosen(max_weight_growth=1)["body.0"] in ("taps", "padded", "shifted"), "these keep the weights as many"
 
 
 def test_formulations_by_pattern_the_last_one_wins():
