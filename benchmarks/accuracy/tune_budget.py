@@ -169,14 +169,15 @@ def verdicts(row: dict[str, Any]) -> list[str]:
 def render(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: a line a run."""
     lines = [
-        "| network | structure | clips | original | fitted | tuned | int8 | minutes | ended | target |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+        "| network | structure | clips | original | fitted | tuned | int8 | minutes | steps | ended | target |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
     ]
     order = {name: place for place, name in enumerate((*CASES, *blocks.names()))}
-    for row in sorted(rows, key=lambda row: (order[row["case"]], order[row["block"]], row["labels"])):
+    for row in sorted(rows, key=lambda row: (order[row["case"]], order[row["block"]], row["labels"], row["clips"])):
         shares = [f"{100 * share:.2f}" for share in _shares(row)]
         given = f"{row['clips']:,}{' with labels' if row['labels'] else ''}"
-        cells = [row["case"], blocks.get(row["block"]).title, given, *shares, f"{row['seconds'] / 60:.1f}"]
+        spent = [f"{row['seconds'] / 60:.1f}", f"{row['steps']:,}"]
+        cells = [row["case"], blocks.get(row["block"]).title, given, *shares, *spent]
         lines.append(f"| {' | '.join([*cells, row['ended'], '; '.join(verdicts(row)) or 'met'])} |")
     return "\n".join(lines)
 
