@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 import edge4d
+from benchmarks.calibrate import spec_of
 from edge4d.cli import main
 from edge4d.errors import UsageError
 from edge4d.lowered import lower, plan
 from edge4d.lowering.conv.cost import Cost, NpuRates
 from edge4d.lowering.conv.rules import FORMULATIONS
 from edge4d.offers import RUNTIMES
-from edge4d.planning import Planner
+from edge4d.planning import Planner, choose
 from tests.lowering.harness import randomise
 
 
@@ -41,6 +42,13 @@ def chosen(**asked):
 
 def test_what_is_cheapest_is_chosen():
     assert chosen() == {"stem": "stacked", "body.0": "winograd-4", "body.2": "winograd-4"}
+
+
+@pytest.mark.parametrize(("name", "kind"), [("winograd-4", "depthwise"), ("winograd-3", "ragged"), ("taps", "ragged")])
+def test_depthwise_products_side_by_side_may_fill_what_their_channels_do_not(name, kind):
+    spec = spec_of(54, 54, (3, 3, 3), (1, 1, 1), (1, 1, 1), 54, 4, 40)
+    assert FORMULATIONS[name].cost(spec).kind == kind  # 6 · 54 channels are a multiple of 4; 5 · 54 and 54 are none
+    assert choose(spec, Planner.of("onnxruntime")) == "winograd-4"
 
 
 def test_a_runtime_leaves_out_what_it_handles_badly():
