@@ -106,7 +106,7 @@ def interpret(
     mark_layers(captured.graph)
     folded = fold_batch_norm(captured)
     take_in(captured, fold)
-    if planner is None or planner.blocked:
+    if planner is None or (planner.blocked and planner.precision != "int8"):  # kernels of zeros have no scale
         fill_channels(captured)
     found = _Interpreter(captured, folded, planner, progress).run()
     if planner is not None:

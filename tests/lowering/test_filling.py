@@ -67,6 +67,7 @@ def test_what_would_see_the_zeros_prevents_them(between):
 def test_a_multiple_of_four_and_other_runtimes_are_left_alone():
     assert shapes(Block(channels=20))["depthwise"] == 20
     assert shapes(Block(), runtime="onnxruntime")["depthwise"] == 20
+    assert shapes(Block(), precision="int8")["depthwise"] == 18, "a kernel of zeros has no scale"
     for runtime in ("openvino", "tensorrt", "rknn"):
         assert shapes(Block(), runtime=runtime)["depthwise"] == 18
 
