@@ -6,6 +6,8 @@ after each network.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import sys
 import tempfile
@@ -116,7 +118,7 @@ def run(entry: ZooModel, folder: Path) -> Outcome:
 def native_nodes(module: torch.nn.Module, clips: tuple[torch.Tensor, ...]) -> int:
     """Nodes of the graph that torch.onnx writes of the 5-D network, 0 where it writes none."""
     try:
-        with quiet():
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # torch prints the graph so far
             program = torch.onnx.export(module, clips, dynamo=True, verbose=False)
     except Exception:  # whatever torch.onnx meets, of types of its own
         return 0

@@ -51,6 +51,23 @@ class VisionTower(nn.Module):
         return merged
 
 
+class VideoCodes(nn.Module):
+    """The video tokenizer of Emu3: a clip (N, C, T, H, W) to the numbers of its codes, or codes to frames."""
+
+    def __init__(self, network: nn.Module, decode: bool = False) -> None:
+        super().__init__()
+        self.network, self.decode = network, decode
+
+    def forward(self, clip: Tensor) -> Tensor:
+        if self.decode:  # any clip as codes
+            codes = (clip[:, 0] * 5).long() % self.network.config.codebook_size
+            frames: Tensor = self.network.decode(codes)
+            return frames
+        hidden = self.network.encoder(clip.transpose(1, 2)).transpose(1, 2)
+        features: Tensor = self.network.quant_conv(hidden)
+        return features
+
+
 def _huggingface(
     model: str, config: str, wrap: Callable[[nn.Module], nn.Module] = FramesFirst, **sizes: Any
 ) -> nn.Module:
@@ -261,6 +278,61 @@ WIDE: tuple[ZooModel, ...] = (
             patch_size=14,
         ),
         (1, 3, 2, 56, 84),
+    ),
+    _one(
+        "hunyuan_vl_tower",
+        partial(
+            _tower,
+            "hunyuan_vl:HunYuanVLVisionTransformer",
+            "HunYuanVLVisionConfig",
+            temporal=1,
+            num_hidden_layers=2,
+            hidden_size=32,
+            out_hidden_size=48,
+            text_hidden_size=48,
+            intermediate_size=48,
+            num_attention_heads=2,
+            patch_size=16,
+        ),
+        (1, 3, 1, 64, 96),
+    ),
+    _one(
+        "videoprism",
+        partial(
+            _huggingface,
+            "VideoPrismVisionModel",
+            "VideoPrismVisionConfig",
+            wrap=partial(FramesFirst, name="pixel_values_videos"),
+            image_size=36,
+            num_frames=4,
+            hidden_size=32,
+            num_attention_heads=4,
+            intermediate_size=64,
+            num_spatial_layers=2,
+            num_temporal_layers=1,
+            num_auxiliary_layers=1,
+        ),
+        (1, 3, 4, 36, 36),
+    ),
+    *(
+        _one(
+            f"emu3_video_{name}",
+            partial(
+                _huggingface,
+                "Emu3VQVAE",
+                "Emu3VQVAEConfig",
+                wrap=partial(VideoCodes, decode=name == "decoder"),
+                codebook_size=16,
+                embed_dim=4,
+                base_channels=32,
+                channel_multiplier=(1, 1, 2),
+                num_res_blocks=1,
+                hidden_size=64,
+                temporal_downsample_factor=2,
+            ),
+            shape,
+        )
+        for name, shape in (("encoder", (1, 3, 4, 16, 16)), ("decoder", (1, 1, 2, 4, 4)))
     ),
     _one("unet3d", partial(_monai, "UNet", 3, 1, 3, (8, 16, 32), (2, 2), num_res_units=2), _VOLUME),
     _one("basic_unet", partial(_monai, "BasicUNet", 3, 1, 3, (8, 8, 16, 16, 32, 8)), _VOLUME),
