@@ -42,7 +42,7 @@ def test_a_torch_without_the_effects_module_still_captures_what_has_no_effect(mo
     monkeypatch.setattr(  # torch itself needs its own
         importlib,
         "import_module",
-        lambda asked, *rest: ModuleType(name) if asked == name else import_module(asked, *rest),
+        lambda asked, package=None: ModuleType(name) if asked == name else import_module(asked, package),
     )
     assert edge4d.lower(nn.Conv3d(1, 1, 3), (torch.zeros(1, 1, 4, 4, 4),)).outputs
     with pytest.raises(RuntimeUnavailable, match="with_effects"):
