@@ -76,7 +76,6 @@ def test_it_opens_onnx_files_when_asked(model, clip):
         np.testing.assert_allclose(engine(clip)["result"], expected(clip), rtol=1e-6)
 
 
-@pytest.mark.parametrize("timeout", [None, 0])
 def test_a_scalar_input_stays_a_scalar(tmp_path):
     x, scale, y = (helper.make_tensor_value_info(*told) for told in (("x", 1, [2]), ("s", 1, []), ("y", 1, [2])))
     graph = helper.make_graph([helper.make_node("Mul", ["x", "s"], ["y"])], "g", [x, scale], [y])
@@ -87,6 +86,7 @@ def test_a_scalar_input_stays_a_scalar(tmp_path):
         np.testing.assert_array_equal(session.run(fed)["y"], [0, 3])
 
 
+@pytest.mark.parametrize("timeout", [None, 0])
 def test_open_sizes_stay_open(tmp_path, timeout):
     made = save(plain("Relu", ("batch", 3)), tmp_path / "m.onnx")
     with OpenVino().open(build(made, "e.xml").path, timeout=timeout) as session:
