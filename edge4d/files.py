@@ -86,7 +86,7 @@ def refuse_folder(path: str | os.PathLike[str]) -> None:
     """Say before any work is done that a file cannot be written there.
 
     Raises:
-        ExportError: its folder is missing or may not be written to, or the path is a folder itself.
+        ExportError: its folder is missing or takes no file, or the path is a folder itself.
     """
     target = Path(path)
     _refuse_place(target)
@@ -94,6 +94,11 @@ def refuse_folder(path: str | os.PathLike[str]) -> None:
         raise ExportError(f"cannot write {target}: no such folder {target.parent}", hint=f"mkdir -p {target.parent}")
     if not os.access(target.parent, os.W_OK):
         raise _cannot_write(target, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    try:  # permissions do not tell of a full or read-only disk, or of a folder such as /proc
+        with _temporary_folder(target.parent):
+            pass
+    except OSError as error:
+        raise _cannot_write(target, error) from error
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -175,6 +180,8 @@ _REASONS = {
 def _cannot_write(target: Path, error: OSError) -> ExportError:
     name = "" if error.filename is None else os.fspath(error.filename)
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), "write to another place with -o"))
+    if error.errno == errno.ENOENT and target.parent.is_dir():
+        reason, hint = "its folder takes no files", "choose another folder with -o"
     if name and _MARK not in name:  # not the file being written, but one that the block wanted to read
         reason, hint = f"{error.strerror}: {name}", "see that this file is there and can be read"
     return ExportError(f"cannot write {target}: {reason}", hint=hint)

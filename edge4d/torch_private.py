@@ -13,7 +13,16 @@ from typing import Any
 
 from edge4d.errors import RuntimeUnavailable
 
-__all__ = ["TESTED", "checks_of_decompositions", "outside_of_modes", "plain_calls", "tied_call"]
+__all__ = [
+    "TESTED",
+    "archive_loader",
+    "archive_reader",
+    "checks_of_decompositions",
+    "is_transformed",
+    "outside_of_modes",
+    "plain_calls",
+    "tied_call",
+]
 
 TESTED = "2.13"
 """The torch that edge4d is tested with; `constraints.txt` pins it."""
@@ -29,6 +38,21 @@ def plain_calls() -> AbstractContextManager[Any]:
     """A context in which no function mode sees what is called."""
     found: AbstractContextManager[Any] = _look_up("torch", "_C.DisableTorchFunction")()
     return found
+
+
+def archive_reader() -> Any:
+    """The class by which torch itself reads its archives; takes a path."""
+    return _look_up("torch", "_C.PyTorchFileReader")
+
+
+def archive_loader() -> Any:
+    """What loads all programs of a `torch.export` archive, given a stream."""
+    return _look_up("torch.export.pt2_archive._package", "load_pt2")
+
+
+def is_transformed(value: Any) -> bool:
+    """Whether a tensor has axes that it does not tell about, inside of a transform such as `torch.vmap`."""
+    return bool(_look_up("torch", "_C._functorch.is_functorch_wrapped_tensor")(value))
 
 
 def tied_call() -> Any:

@@ -130,7 +130,7 @@ class OpenVinoSession:
             raise UsageError(f"{self.path}: the session is closed", hint="open it again")
         check_feeds(self.path, self.inputs, feeds)
         try:
-            arrays = [np.ascontiguousarray(feeds[port.name]) for port in self.inputs]
+            arrays = [np.asarray(feeds[port.name], order="C") for port in self.inputs]
             results = self._request.infer(arrays, share_outputs=False)  # else the next run would write into them
         except Exception as error:  # as above
             raise RuntimeFailed(f"{self.path}: OpenVINO failed while running it: {one_line(error)}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,21 @@ def test_an_unwritable_folder_is_told_before_any_work(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"cannot write .*a\.onnx: permission denied") as caught:
         refuse_folder(tmp_path / "a.onnx")
     assert "folder that you may write to" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(errno.EROFS, "the file system is read-only"), (errno.ENOENT, "its folder takes no files")]
+)
+def test_a_folder_that_takes_no_file_is_told_before_any_work(tmp_path, monkeypatch, code, reason):
+    """Permissions say nothing of it; /proc and its kind answer that there is no such file."""
+    monkeypatch.setattr(tempfile, "mkdtemp", fails_with(code))
+    with pytest.raises(ExportError, match=reason):
+        refuse_folder(tmp_path / "a.onnx")
+
+
+def test_asking_leaves_nothing(tmp_path):
+    refuse_folder(tmp_path / "a.onnx")
+    assert listing(tmp_path) == []
 
 
 def test_a_file_used_as_a_folder(tmp_path):

@@ -21,6 +21,8 @@ SETTLED = ("torch._ops", "torch._subclasses", "torch.utils._pytree")
 
 NAMES = (
     (torch_private.outside_of_modes, "torch.utils._python_dispatch", "_disable_current_modes"),
+    (torch_private.archive_reader, "torch._C", "PyTorchFileReader"),
+    (torch_private.archive_loader, "torch.export.pt2_archive._package", "load_pt2"),
     (torch_private.plain_calls, "torch._C", "DisableTorchFunction"),
     (torch_private.tied_call, "torch._higher_order_ops.effects", "with_effects"),
 )
@@ -42,7 +44,7 @@ def test_a_torch_without_the_effects_module_still_captures_what_has_no_effect(mo
     monkeypatch.setattr(  # torch itself needs its own
         importlib,
         "import_module",
-        lambda asked, *rest: ModuleType(name) if asked == name else import_module(asked, *rest),
+        lambda asked, package=None: ModuleType(name) if asked == name else import_module(asked, package),
     )
     assert edge4d.lower(nn.Conv3d(1, 1, 3), (torch.zeros(1, 1, 4, 4, 4),)).outputs
     with pytest.raises(RuntimeUnavailable, match="with_effects"):
@@ -61,7 +63,7 @@ def test_the_version_that_is_named_is_the_one_that_tests_run_with():
 def private_imports(text: str) -> list[str]:
     """Modules below torch with a private part in their names that a source imports from."""
     found = re.findall(r"^\s*(?:from|import) (torch(?:\.\w+)*\._\w[\w.]*|torch\._\w[\w.]*)", text, re.M)
-    found += re.findall(r"\b(torch\._C\.\w+)\(", text)
+    found += re.findall(r"\b(torch\._C\.\w+)", text)
     return [name for name in found if not name.startswith(SETTLED)]
 
 

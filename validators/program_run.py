@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from edge4d.validators.program_facts import target_name
 
-__all__ = ["HIDDEN", "UNSEEN", "broken_rule", "is_wrapped", "leaves", "mode_of", "ranks", "run"]
+__all__ = ["HIDDEN", "UNSEEN", "broken_rule", "leaves", "mode_of", "ranks", "run"]
 
 UNSEEN: Any = object()
 """That nothing is known about a node, not even whether it gives tensors."""
@@ -79,8 +79,3 @@ def leaves(value: Any) -> list[tuple[str, torch.Tensor]]:
 def ranks(value: Any) -> list[tuple[str, int]] | None:
     """The rank of every tensor within a value, with the path to it; None for `UNSEEN`."""
     return None if value is UNSEEN else [(path, leaf.dim()) for path, leaf in leaves(value)]
-
-
-def is_wrapped(value: torch.Tensor) -> bool:
-    """Whether it has axes that it does not tell about."""
-    return bool(torch._C._functorch.is_functorch_wrapped_tensor(value))

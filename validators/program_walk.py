@@ -17,6 +17,7 @@ from torch import fx
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 
+from edge4d.torch_private import is_transformed
 from edge4d.validators.findings import Shape, Step
 from edge4d.validators.program_axes import three_axis_reason_of
 from edge4d.validators.program_calls import Call, call_of
@@ -31,7 +32,7 @@ from edge4d.validators.program_facts import (
     sizes_of,
     target_name,
 )
-from edge4d.validators.program_run import HIDDEN, UNSEEN, broken_rule, is_wrapped, leaves, mode_of, ranks, run
+from edge4d.validators.program_run import HIDDEN, UNSEEN, broken_rule, leaves, mode_of, ranks, run
 
 if TYPE_CHECKING:
     from torch.export.graph_signature import InputSpec
@@ -251,7 +252,7 @@ class _Walk:
             name = names.get((node, path), f"{node.name}{path}")
             claim = claims.get(path)
             claimed = claim.dim() if isinstance(claim, torch.Tensor) else None
-            hidden = is_wrapped(leaf)
+            hidden = is_transformed(leaf)
             if not proven or hidden:
                 unknown[node] = name
                 reason = HIDDEN if hidden else why

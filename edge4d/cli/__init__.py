@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 ok, 1 a finding or a failed parity, 2 usage or unreadable input, 3 a runtime is missing,
         70 a bug of edge4d, 130 interrupted.
     """
-    from edge4d.cli.app import run
-
+    try:
+        from edge4d.cli.app import run
+    except KeyboardInterrupt:  # while it is imported; `run` sees to those that come later
+        print("error: interrupted; nothing was left half-written", file=sys.stderr)
+        return 130
     return run(argv)

@@ -31,8 +31,6 @@ from edge4d.cli.planning_options import (
     Formulations,
     MaxActivationMemory,
     MaxWeightGrowth,
-    parse_bytes,
-    parse_seconds,
 )
 from edge4d.cli.precision_options import (
     Calib,
@@ -117,6 +115,7 @@ def command(
     """
     from edge4d.exporting import export
     from edge4d.fixed_inputs import parse_fixes
+    from edge4d.quantities import parse_bytes, parse_duration
 
     report = export(
         model,
@@ -127,9 +126,9 @@ def command(
         runtime=runtime,
         formulations=formulation or (),
         max_weight_growth=max_weight_growth,
-        max_activation_memory=parse_bytes(max_activation_memory),
+        max_activation_memory=parse_bytes(max_activation_memory) if max_activation_memory is not None else None,
         autotune=autotune,
-        autotune_budget=parse_seconds(autotune_budget),
+        autotune_budget=parse_duration(autotune_budget),
         precision=precision,
         keep_fp32=keep_fp32 or (),
         calibration=calibration,

@@ -28,8 +28,6 @@ from edge4d.cli.planning_options import (
     Formulations,
     MaxActivationMemory,
     MaxWeightGrowth,
-    parse_bytes,
-    parse_seconds,
 )
 from edge4d.cli.precision_options import (
     Calib,
@@ -73,6 +71,7 @@ def command(
     """
     from edge4d.dry_run import plan_report
     from edge4d.fixed_inputs import parse_fixes
+    from edge4d.quantities import parse_bytes, parse_duration
 
     report = plan_report(
         model,
@@ -83,9 +82,9 @@ def command(
         runtime=runtime,
         formulations=formulation or (),
         max_weight_growth=max_weight_growth,
-        max_activation_memory=parse_bytes(max_activation_memory),
+        max_activation_memory=parse_bytes(max_activation_memory) if max_activation_memory is not None else None,
         autotune=autotune,
-        autotune_budget=parse_seconds(autotune_budget),
+        autotune_budget=parse_duration(autotune_budget),
         normalize=normalize,
         input_layout=input_layout,
         input_shapes=parse_shapes(input_shape),

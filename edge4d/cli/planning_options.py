@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -14,8 +13,6 @@ __all__ = [
     "MaxActivationMemory",
     "Autotune",
     "AutotuneBudget",
-    "parse_seconds",
-    "parse_bytes",
 ]
 
 
@@ -80,31 +77,3 @@ Autotune = Annotated[
 AutotuneBudget = Annotated[
     str, typer.Option("--autotune-budget", metavar="60s", help="How long timing may take; the rest is predicted.")
 ]
-
-
-def parse_seconds(text: str) -> float:
-    """``60s``, ``1.5m`` or ``60`` as seconds.
-
-    Raises:
-        UsageError: anything else.
-    """
-    return _quantity(text, {"": 1, "s": 1, "m": 60, "h": 3600}, "a time", "e.g. 60s or 2m")
-
-
-def parse_bytes(text: str | None) -> int | None:
-    """``64MiB``, ``2GiB`` or ``4096`` as bytes; None as it is.
-
-    Raises:
-        UsageError: anything else.
-    """
-    units = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
-    return None if text is None else int(_quantity(text, units, "an amount of memory", "e.g. 64MiB"))
-
-
-def _quantity(text: str, units: dict[str, int], what: str, example: str) -> float:
-    from edge4d.errors import UsageError
-
-    match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([A-Za-z]*)", text.strip())
-    if match is None or match[2] not in units:
-        raise UsageError(f"{text!r} is not {what}", hint=example)
-    return float(match[1]) * units[match[2]]

@@ -86,7 +86,12 @@ def find_in_library(factory: str, arguments: Mapping[str, Any]) -> Callable[...,
             hint=f"pip install {missing}",
         ) from None
     except (Exception, SystemExit) as error:
-        raise UsageError(f"--factory {factory}: importing {library} raised {type(error).__name__}: {error}") from error
+        raise UsageError(
+            f"--factory {factory}: importing {library} raised {type(error).__name__}: {error}",
+            hint="torchvision is built for another torch (one with CUDA, another version): install both from one index"
+            if "torchvision::" in str(error)
+            else f"see that it works by itself: python -c 'import {library}'",
+        ) from error
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         raise UsageError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edge4d.errors import LoadError
 from edge4d.loading.pickles import TRUST_HINT, check_weights_only
 from edge4d.loading.program_scan import Suspicion, scan_program
+from edge4d.torch_private import archive_loader, archive_reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,10 +44,9 @@ def read_program(path: Path, *, trust: bool) -> torch.export.ExportedProgram:
     Raises:
         LoadError: refused (says which member and why), of another version, or damaged.
     """
-    from torch.export.pt2_archive._package import load_pt2
-
     if not trust:
         _check(path)
+    load_pt2 = archive_loader()
     with _readable(path), path.open("rb") as stream:
         programs = load_pt2(stream).exported_programs
     if len(programs) != 1:
@@ -83,10 +83,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _check(path: Path) -> None:
-    import torch
-
     try:
-        reader = torch._C.PyTorchFileReader(str(path))
+        reader = archive_reader()(str(path))
         names: list[str] = reader.get_all_records()
     except (RuntimeError, UnicodeDecodeError) as error:  # the latter of a version that is no text
         raise LoadError(f"{path}: a damaged torch.export archive: {_reason(error)}", hint="copy it again") from None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge4d.errors import LoadError
 from edge4d.loading.pickles import TRUST_HINT
+from edge4d.torch_private import archive_reader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,9 +52,7 @@ def load_script(path: Path, *, trust: bool) -> torch.jit.ScriptModule:
 
 
 def _check_code(path: Path) -> None:
-    import torch
-
-    reader = torch._C.PyTorchFileReader(str(path))
+    reader = archive_reader()(str(path))
     for name in reader.get_all_records():
         if not name.startswith("code/") or name.endswith(".debug_pkl"):
             continue

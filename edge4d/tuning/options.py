@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edge4d.data.varying import Vary
 from edge4d.errors import UsageError
+from edge4d.quantities import parse_duration
 from edge4d.tuning.losses import Weights
 
 __all__ = ["TuneOptions", "parse_duration", "parse_kinds"]
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 _EPOCHS = 20.0
 _AMP = ("auto", "off", "bf16", "fp16")
 _NORMS = ("frozen", "train")
@@ -122,18 +121,6 @@ class TuneOptions:
         """What a run that is resumed must have in common with the one before it: what decides its numbers."""
         free = ("workers", "save_every", "budget", "accumulate", "patience")
         return {name: value for name, value in self.to_dict().items() if name not in free}
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of ``90``, ``90s``, ``10m``, ``1.5h``.
-
-    Raises:
-        UsageError: anything else, or nothing above 0.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if match is None or not float(match[1]) > 0:
-        raise UsageError(f"{text!r} is no duration", hint="for example 90s, 10m or 1.5h")
-    return float(match[1]) * _UNITS[match[2]]
 
 
 def parse_kinds(text: str) -> tuple[str, ...]:

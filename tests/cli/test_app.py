@@ -180,6 +180,17 @@ def test_an_interruption_is_quiet(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: interrupted; nothing was left half-written\n"
 
 
+def test_an_interruption_before_anything_is_loaded_is_quiet(monkeypatch, capsys):
+    class Loading(types.ModuleType):
+        @property
+        def run(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "edge4d.cli.app", Loading("edge4d.cli.app"))
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "error: interrupted; nothing was left half-written\n"
+
+
 def test_sigterm_cleans_up(monkeypatch, capsys, tmp_path):
     from edge4d.files import staged
 

@@ -57,6 +57,11 @@ def test_failures_are_explained(model, capsys, args, code, said):
     assert "Traceback" not in err
 
 
+def test_a_folder_is_not_called_a_missing_file(tmp_path, capsys):
+    assert main(["build", str(tmp_path), "-r", "onnxruntime"]) == 2
+    assert "is a folder, expected an ONNX file" in capsys.readouterr().err
+
+
 def test_a_missing_runtime_exits_with_3(model, capsys, monkeypatch):
     import sys
 

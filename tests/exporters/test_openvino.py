@@ -76,6 +76,16 @@ def test_it_opens_onnx_files_when_asked(model, clip):
         np.testing.assert_allclose(engine(clip)["result"], expected(clip), rtol=1e-6)
 
 
+def test_a_scalar_input_stays_a_scalar(tmp_path):
+    x, scale, y = (helper.make_tensor_value_info(*told) for told in (("x", 1, [2]), ("s", 1, []), ("y", 1, [2])))
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "s"], ["y"])], "g", [x, scale], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    made = save(model, tmp_path / "m.onnx")
+    with OpenVino().open(made, timeout=0) as session:
+        fed = {"x": np.arange(2, dtype=np.float32), "s": np.array(3, np.float32)}
+        np.testing.assert_array_equal(session.run(fed)["y"], [0, 3])
+
+
 @pytest.mark.parametrize("timeout", [None, 0])
 def test_open_sizes_stay_open(tmp_path, timeout):
     made = save(plain("Relu", ("batch", 3)), tmp_path / "m.onnx")

@@ -1,5 +1,6 @@
 """`--factory torchvision:NAME` and its kind."""
 
+import importlib
 import sys
 import types
 
@@ -87,6 +88,22 @@ def test_a_library_that_is_missing(monkeypatch):
         build("timm:resnet18")
     assert caught.value.hint == "pip install timm"
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [("operator torchvision::nms does not exist", "install both from one index"), ("boom", "python -c 'import timm'")],
+)
+def test_a_library_that_cannot_be_imported(monkeypatch, said, hint):
+    """A torchvision from PyPI beside a torch for CPUs fails so."""
+
+    def broken(name):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    with pytest.raises(UsageError, match=f"importing timm raised RuntimeError: {said}") as caught:
+        find_in_library("timm:tiny_net", {})
+    assert hint in caught.value.hint
 
 
 def test_arguments():

@@ -1,4 +1,4 @@
-"""A random graph that is being made: its values with their sizes, its nodes, and lists of integers of any origin."""
+"""A graph that is being made, value by value: its sizes are known while the file may state them as dynamic."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["BOOL", "FLOAT", "INT64", "MOST", "Builder", "Shape", "Tensor"]
+__all__ = ["BOOL", "FLOAT", "I64", "MOST", "Builder", "Shape", "Tensor", "factors"]
 
 MOST = 2000  # elements of a value
-INT64, FLOAT, BOOL = TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL
+I64, FLOAT, BOOL = TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL
 Shape = tuple[int, ...]
 
 
@@ -103,7 +103,7 @@ def _from_input(b: Builder, numbers: list[int]) -> str:
     if b.depth:
         return _plain(b, numbers)
     name = b.name("s")
-    b.inputs.append(helper.make_tensor_value_info(name, INT64, [len(numbers)]))
+    b.inputs.append(helper.make_tensor_value_info(name, I64, [len(numbers)]))
     b.feeds[name] = np.array(numbers, np.int64)
     return name
 
@@ -134,10 +134,25 @@ def _by_arithmetic(b: Builder, numbers: list[int]) -> str:
 
 def _through_int32(b: Builder, numbers: list[int]) -> str:
     (small,) = b.node("Cast", [_plain(b, numbers)], to=TensorProto.INT32)
-    return b.node("Cast", [small], to=INT64)[0]
+    return b.node("Cast", [small], to=I64)[0]
 
 
 def _by_where(b: Builder, numbers: list[int]) -> str:
     given = _plain(b, numbers)
     (mask,) = b.node("Equal", [given, _plain(b, [-7])])
     return b.node("Where", [mask, _plain(b, [1] * len(numbers)), given])[0]
+
+
+def factors(rng: random.Random, size: int, rank: int) -> list[int]:
+    """Sizes of that product."""
+    sizes = [1] * rank
+    if not size:
+        return [0, *sizes[1:]]
+    rest = size
+    for prime in (2, 3, 5, 7, 11, 13):
+        while rest % prime == 0 and rank:
+            sizes[rng.randrange(rank)] *= prime
+            rest //= prime
+    if rank:
+        sizes[-1] *= rest
+    return sizes

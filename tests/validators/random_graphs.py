@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
-from tests.validators.random_builder import BOOL, FLOAT, INT64, MOST, Builder, Shape, Tensor
-from tests.validators.random_operators import SIMPLE, Step, factors, unary
+from tests.validators.random_builder import BOOL, FLOAT, I64, MOST, Builder, Shape, Tensor, factors
+from tests.validators.random_operators import SIMPLE, Step, unary
 
 __all__ = ["random_graph"]
 
@@ -71,7 +71,7 @@ def _loop(b: Builder, x: Tensor) -> None:
         else:
             collected = None
     inner.nodes.append(helper.make_node("Identity", [on], [on2]))
-    ports = [_port(i, INT64, []), _port(on, BOOL, []), _port(carried.name)]
+    ports = [_port(i, I64, []), _port(on, BOOL, []), _port(carried.name)]
     graph = helper.make_graph(inner.nodes, b.name("g"), ports, outputs)
     limit, yes = b.constant(np.array(rounds, np.int64)), b.constant(np.array(True))
     names = b.node("Loop", [limit, yes, x.name], len(outputs) - 1, body=graph)

@@ -1,32 +1,18 @@
-"""Operators of random graphs: each takes a value and adds what it makes of it, where it can take it."""
+"""Operators for random graphs: each is given a value and adds to the graph what it makes of it, if it fits."""
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 
 import numpy as np
 from onnx import numpy_helper
 
-from tests.validators.random_builder import FLOAT, INT64, MOST, Builder, Tensor
+from tests.validators.random_builder import FLOAT, I64, MOST, Builder, Tensor, factors
 
-__all__ = ["SIMPLE", "Step", "factors", "unary"]
+__all__ = ["SIMPLE", "Step", "unary"]
 
-
-def factors(rng: random.Random, size: int, rank: int) -> list[int]:
-    """Sizes of that product."""
-    sizes = [1] * rank
-    if not size:
-        return [0, *sizes[1:]]
-    rest = size
-    for prime in (2, 3, 5, 7, 11, 13):
-        while rest % prime == 0 and rank:
-            sizes[rng.randrange(rank)] *= prime
-            rest //= prime
-    if rank:
-        sizes[-1] *= rest
-    return sizes
+Step = Callable[[Builder, Tensor], None]
 
 
 def unary(b: Builder, x: Tensor) -> None:
@@ -234,7 +220,7 @@ def _non_zero(b: Builder, x: Tensor) -> None:
 
 def _one_hot(b: Builder, x: Tensor) -> None:
     if 0 < x.rank < b.highest and x.size * 2 <= MOST:
-        (indices,) = b.node("Cast", [x.name], to=INT64)
+        (indices,) = b.node("Cast", [x.name], to=I64)
         depth, values = b.constant(np.array(2, np.int64)), b.constant(np.array([0, 1], np.float32))
         b.add([*x.shape, 2], "OneHot", [indices, depth, values])
 
@@ -277,7 +263,6 @@ def _top_k(b: Builder, x: Tensor) -> None:
         b.keep(values, [*x.shape[:-1], 1])
 
 
-Step = Callable[[Builder, Tensor], None]
 SIMPLE: tuple[Step, ...] = (
     unary, _microsoft, _reshape, _reshape, _unsqueeze, _squeeze, _expand, _transpose, _concat, _gather, _gather_nd,
     _tile, _slice, _split, _reduce, _arg_max, _matmul, _add, _where, _conv, _pool, _flatten, _einsum,

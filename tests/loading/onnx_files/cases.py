@@ -205,6 +205,7 @@ def pointwise_cases():
     yield Case("Pow", [X3, np.array([3.0], np.float32)], {}, 7, (1,))
     yield Case("Pow", [np.abs(X3), np.array(0.5, np.float32)], {}, 15, (1,))
     yield Case("Pow", [X3, np.array(2, np.int64)], {}, 15, (1,))
+    yield Case("Pow", [np.array(3, np.float32), np.array([2], np.float32)], {}, 15, (1,), note="-scalar")
     signed = integers(4, 5, low=-9, high=9)
     yield Case("Mod", [signed, np.array([3, -3, 2, 5, -7])], {})
     yield Case("Mod", [signed, np.array([3, -3, 2, 5, -7])], {"fmod": 1})

@@ -66,7 +66,8 @@ def _power(node: Node) -> Callable[..., Any]:
     if exponent is not None and exponent.size == 1 and exponent.ndim <= 1:
         number = exponent.item()
         number = int(number) if float(number).is_integer() else number
-        return lambda x, y: torch.pow(x, number).to(x.dtype)
+        axes = exponent.ndim  # one of [1] gives a scalar an axis
+        return lambda x, y: torch.pow(x, number if x.dim() >= axes else y).to(x.dtype)
     return lambda x, y: torch.pow(x, y).to(x.dtype)
 
 
