@@ -20,6 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 ok, 1 a finding or a failed parity, 2 usage or unreadable input, 3 a runtime is missing,
         70 a bug of edge4d, 130 interrupted.
     """
-    from edge4d.cli.app import run
+    try:
+        from edge4d.cli.app import run
 
-    return run(argv)
+        return run(argv)
+    except KeyboardInterrupt:  # while this much was imported, or a second time while the first was dealt with
+        return 130

@@ -148,6 +148,8 @@ def _run(args: list[str], as_json: bool) -> int:
     try:
         try:
             code = _command().main(args=args, prog_name="edge4d", standalone_mode=False)
+            if code == _INTERRUPTED:  # how typer tells of an interruption before the verb runs, while it is imported
+                raise KeyboardInterrupt
             flush()
         except _EscapedError as escaped:
             raise escaped.__cause__ or escaped from None

@@ -180,6 +180,25 @@ def test_an_interruption_is_quiet(monkeypatch, capsys):
     assert capsys.readouterr().err == "error: interrupted; nothing was left half-written\n"
 
 
+def test_an_interruption_while_the_verb_is_imported_is_told_too(monkeypatch, capsys):
+    def interrupted(verb):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge4d.cli.app._load", interrupted)
+    assert main(["doctor"]) == 130
+    assert "error: interrupted; nothing was left half-written" in capsys.readouterr().err
+
+
+def test_an_interruption_before_there_is_a_command_line_has_no_traceback(monkeypatch, capsys):
+    class Unfinished(types.ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "edge4d.cli.app", Unfinished("edge4d.cli.app"))
+    assert main(["doctor"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_sigterm_cleans_up(monkeypatch, capsys, tmp_path):
     from edge4d.files import staged
 
