@@ -92,8 +92,11 @@ def refuse_folder(path: str | os.PathLike[str]) -> None:
     _refuse_place(target)
     if not target.parent.is_dir():
         raise ExportError(f"cannot write {target}: no such folder {target.parent}", hint=f"mkdir -p {target.parent}")
-    if not os.access(target.parent, os.W_OK):
-        raise _cannot_write(target, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    try:
+        with _temporary_folder(target.parent):  # permissions alone do not tell: of /proc, or of a disk elsewhere
+            pass
+    except OSError as error:
+        raise _cannot_write(target, error) from error
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -175,6 +178,8 @@ _REASONS = {
 def _cannot_write(target: Path, error: OSError) -> ExportError:
     name = "" if error.filename is None else os.fspath(error.filename)
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), "write to another place with -o"))
+    if error.errno == errno.ENOENT and target.parent.is_dir():  # as /proc answers
+        reason, hint = "no file can be made in its folder", "write to another place with -o"
     if name and _MARK not in name:  # not the file being written, but one that the block wanted to read
         reason, hint = f"{error.strerror}: {name}", "see that this file is there and can be read"
     return ExportError(f"cannot write {target}: {reason}", hint=hint)

@@ -17,6 +17,8 @@ def model_files(model_path: Path) -> tuple[Path, ...]:
     """
     import onnx
 
+    if model_path.is_dir():
+        raise ValidationError(f"{model_path} is a folder, expected an ONNX file", hint="name the .onnx file in it")
     if not model_path.is_file():
         raise ValidationError(f"{model_path}: no such file", hint="check the path; `edge4d export` writes ONNX files")
     try:

@@ -99,10 +99,21 @@ def test_a_missing_folder_is_named(tmp_path):
 
 def test_an_unwritable_folder_is_told_before_any_work(tmp_path, monkeypatch):
     refuse_folder(tmp_path / "a.onnx")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the user of CI may be root, who may write anywhere
+    assert listing(tmp_path) == []
+
+    def refused(path, mode=0o777):  # the user of CI may be root, who may write anywhere
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    monkeypatch.setattr(os, "mkdir", refused)
     with pytest.raises(ExportError, match=r"cannot write .*a\.onnx: permission denied") as caught:
         refuse_folder(tmp_path / "a.onnx")
     assert "folder that you may write to" in caught.value.hint
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no such folder here")
+def test_a_folder_that_takes_no_files_is_told_before_any_work_too():
+    with pytest.raises(ExportError, match=r"cannot write /proc/a\.onnx: no file can be made in its folder|denied"):
+        refuse_folder("/proc/a.onnx")
 
 
 def test_a_file_used_as_a_folder(tmp_path):
