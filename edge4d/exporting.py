@@ -228,6 +228,8 @@ def _target(model: Any, output: str | Path | None) -> Path:
             return path.resolve().with_name(f"{path.resolve().name}.onnx")
         return path.with_suffix(".4d.onnx" if path.suffix == ".onnx" else ".onnx")
     target = Path(output)
+    if not target.name:
+        raise UsageError(f"the output {str(output)!r} names no file", hint="write -o model.onnx")
     if target.suffix != ".onnx":
         raise UsageError(f"the output {target} is not named .onnx", hint=f"write -o {target.with_suffix('.onnx')}")
     if isinstance(model, str | Path) and target.exists() and target.samefile(model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import re
@@ -40,6 +41,14 @@ VERBS = {
 """Each verb is `edge4d.cli.VERB`, a module with a function `command`; here is its line in ``edge4d --help``."""
 
 _USAGE, _BUG, _INTERRUPTED, _TERMINATED, _BROKEN_PIPE = 2, 70, 130, 143, 141
+
+_PLACES = frozenset(
+    {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT}
+)
+"""What is wrong with a path that the user gave, or with the disk that it is on, wherever it is first touched."""
+
+_LONGEST = 200
+"""Characters of a path that are shown."""
 
 # typer has shipped its own copy of click since 0.26, so the common base of its usage errors has no stable import path.
 _ClickException = cast("type[Exception]", typer.BadParameter.__mro__[2])
@@ -148,6 +157,8 @@ def _run(args: list[str], as_json: bool) -> int:
     try:
         try:
             code = _command().main(args=args, prog_name="edge4d", standalone_mode=False)
+            if code == _INTERRUPTED:  # how typer tells of an interruption before the verb runs, while it is imported
+                raise KeyboardInterrupt
             flush()
         except _EscapedError as escaped:
             raise escaped.__cause__ or escaped from None
@@ -176,12 +187,23 @@ def _run(args: list[str], as_json: bool) -> int:
         hint = "use a smaller batch, a shorter clip or a machine with more memory"
         return _fail(_USAGE, "MemoryError", "out of memory", hint, as_json)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _PLACES and error.filename is not None:
+            message = f"{_shown(error.filename)}: {(error.strerror or str(error)).lower()}"
+            return _fail(
+                _USAGE, "UsageError", message, "check the path, and that you may read and write there", as_json
+            )
         traceback.print_exc()
         hint = "please report it with the lines above and what `edge4d doctor` prints"
         return _fail(
             _BUG, type(error).__name__, f"this is a bug in edge4d: {type(error).__name__}: {error}", hint, as_json
         )
     return code if isinstance(code, int) else 0
+
+
+def _shown(name: Any) -> str:
+    """A path as text; of a long one both ends."""
+    text = os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
 
 
 class _TerminatedError(BaseException):

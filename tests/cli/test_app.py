@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -168,6 +169,43 @@ def test_a_bug_shows_its_traceback_and_asks_for_a_report(monkeypatch, capsys, er
     assert "please report it" in err
 
 
+@pytest.mark.parametrize("verb", ["export", "verify", "build", "parity", "bench"])
+def test_a_name_that_is_too_long_is_no_bug(verb, capsys, tmp_path):
+    model = str(tmp_path / ("n" * 300)) + ".onnx"
+    more = {"build": ["--runtime", "onnxruntime"], "parity": [model], "export": ["-o", str(tmp_path / "o.onnx")]}
+    assert main([verb, model, *more.get(verb, [])]) == 2
+    error = capsys.readouterr().err
+    assert "too long" in error
+    assert "Traceback" not in error
+    assert max(map(len, error.splitlines())) < 350
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_may_not_be_read_is_no_bug(monkeypatch, capsys):
+    stub(monkeypatch, raiser(PermissionError(errno.EACCES, "Permission denied", "/their/model.onnx")))
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr().err.startswith("error: /their/model.onnx: permission denied\n")
+
+
+def test_an_error_of_the_system_that_names_no_file_is_one(monkeypatch, capsys):
+    stub(monkeypatch, raiser(PermissionError(errno.EACCES, "Permission denied")))
+    assert main(["doctor"]) == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("", "names no file"), ("/", "names no file"), ("o", "is not named .onnx")]
+)
+def test_an_output_must_be_named(given, said, capsys):
+    assert main(["export", "model.pt2", "-o", given]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_folder_is_not_built(capsys, tmp_path):
+    assert main(["build", str(tmp_path), "--runtime", "onnxruntime"]) == 2
+    assert "is a folder, expected an ONNX file" in capsys.readouterr().err
+
+
 def test_out_of_memory_is_not_called_a_bug(monkeypatch, capsys):
     stub(monkeypatch, raiser(MemoryError()))
     assert main(["doctor"]) == 2
@@ -178,6 +216,15 @@ def test_an_interruption_is_quiet(monkeypatch, capsys):
     stub(monkeypatch, raiser(KeyboardInterrupt()))
     assert main(["doctor"]) == 130
     assert capsys.readouterr().err == "error: interrupted; nothing was left half-written\n"
+
+
+def test_an_interruption_while_the_verb_is_imported_is_told_too(monkeypatch, capsys):
+    def interrupted(verb):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge4d.cli.app._load", interrupted)
+    assert main(["doctor"]) == 130
+    assert "error: interrupted; nothing was left half-written" in capsys.readouterr().err
 
 
 def test_an_interruption_before_anything_is_loaded_is_quiet(monkeypatch, capsys):
