@@ -202,11 +202,15 @@ def estimates(spec: ConvSpec, planner: Planner) -> tuple[dict[str, float], bool]
 
     Where only some could be timed, the others do not compete; where none could, the prediction stands.
     """
+    from edge4d.lowering.conv.cost import frame_sizes
     from edge4d.lowering.conv.rates import GENERAL, RATES
 
     found = costs(spec)
     without = MILDER[planner.mild] | AVOIDED.get(planner.precision, frozenset())
     without |= GENERAL_WITHOUT if planner.runtime is None else RUNTIMES[planner.runtime]
+    given, made = frame_sizes(spec)
+    if 2 * made > given:  # timed where results are small alone
+        without |= {"shifted"}
     found = {name: cost for name, cost in found.items() if name not in without} or found
     allowed = {name: cost for name, cost in found.items() if _within(spec, cost, planner)}
     if not allowed:  # a layer has to become something: what asks least of the memory that is limited

@@ -157,3 +157,10 @@ def test_limits_of_memory_do_not_bring_back_what_a_runtime_cannot_run():
     for asked in (dict(runtime="rknn"), dict(precision="int8")):
         ways = set(chosen(max_activation_memory=0, max_weight_growth=1, **asked).values())
         assert not ways & {"winograd-2", "winograd-3", "winograd-4", "short"}
+
+
+@pytest.mark.parametrize(("stride", "becomes"), [((1, 2, 2), "shifted"), (1, "padded")])
+def test_results_are_shifted_where_they_are_smaller_than_the_clip(stride, becomes):
+    layer = nn.Conv3d(32, 32, 3, stride=stride, padding=1, groups=32)
+    (found,) = plan(layer, (torch.randn(1, 32, 13, 56, 56),), planner=Planner.of("onnxruntime"))
+    assert found.becomes == becomes
