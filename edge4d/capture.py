@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
+from torch._ops import OpOverload
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
@@ -261,7 +262,7 @@ def _refused_by_name(model: nn.Module, error: BaseException) -> Decline | None:
     cause: BaseException | None = error
     while cause is not None:
         op = getattr(cause, "func", None)
-        if isinstance(op, torch._ops.OpOverload):
+        if isinstance(op, OpOverload):
             refused = unknown(op)
             return Decline(f"it calls {op}: {refused.reason}", refused.hint)
         cause = cause.__cause__ or cause.__context__

@@ -241,7 +241,8 @@ class _Interpreter:
                 if node.target is aten.index.Tensor:
                     args = (args[0], without_masks(args[1]))
                 result = self._known_shapes(node.target, args, kwargs)
-            used = frozenset(int(user.args[1]) for user in node.users if user.target is operator.getitem)
+            picked = [user.args[1] for user in node.users if user.target is operator.getitem]
+            used = frozenset(index for index in picked if isinstance(index, int))
             lowered = self.b.dispatch(node.target, args, kwargs, result, used)
         except Declined as declined:
             self._declined(node, declined)

@@ -37,7 +37,8 @@ def normalise(
     single = _instances(b, x, axes, eps, weight, bias)
     if single is not None:
         return single
-    x = axes_apart(b, x, axes) or x
+    apart = axes_apart(b, x, axes)
+    x = x if apart is None else apart
     deviation = b.lower(aten.sub.Tensor, x, mean(b, x, axes))
     variance = mean(b, b.lower(aten.mul.Tensor, deviation, deviation), axes)
     spread = b.lower(aten.sqrt.default, b.lower(aten.add.Scalar, variance, eps))
@@ -69,13 +70,10 @@ def _instances(
         return None
     groups = (outer[: len(outer) - len(channel)], channel, packing.memory[len(outer) :])
     node = b.arrange(x, groups)
-    ones = Const(torch.ones(per_channel, dtype=x.dtype), "ones")
-    zeros = Const(torch.zeros(per_channel, dtype=x.dtype), "zeros")
-    flat = [
-        b.parameter(operand.tensor.reshape(count), operand.name)
-        for operand in (weight or ones, bias or zeros)
-        if isinstance(operand, Const)
-    ]
+    flat = []
+    for operand, number, name in ((weight, 1.0, "ones"), (bias, 0.0, "zeros")):
+        one = operand if isinstance(operand, Const) else Const(torch.full((count,), number, dtype=x.dtype), name)
+        flat.append(b.parameter(one.tensor.reshape(count), one.name))
     out = b.emit(aten.instance_norm.default, node, *flat, None, None, True, 0.1, eps, False)
     return b.value(out, packing.reorder(groups))
 
@@ -159,7 +157,7 @@ class _Norm:
             return by_running
         seen: Operand = b.lower(aten.view.default, spec.x, list(spec.view))
         weight, bias = (
-            operand and b.lower(aten.view.default, operand, list(spec.affine_shape))
+            None if operand is None else b.lower(aten.view.default, operand, list(spec.affine_shape))
             for operand in (spec.weight, spec.bias)
         )
         result: Operand = b.lower(

@@ -57,6 +57,8 @@ class VideoCodes(nn.Module):
     def __init__(self, network: nn.Module, decode: bool = False) -> None:
         super().__init__()
         self.network, self.decode = network, decode
+        for unused in ("encoder", "quant_conv") if decode else ("decoder", "post_quant_conv"):
+            setattr(network, unused, nn.Identity())
 
     def forward(self, clip: Tensor) -> Tensor:
         if self.decode:  # any clip as codes
