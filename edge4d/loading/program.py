@@ -46,9 +46,10 @@ def read_program(path: Path, *, trust: bool) -> torch.export.ExportedProgram:
     """
     if not trust:
         _check(path)
-    load_pt2 = archive_loader()
+    load = archive_loader()
+    programs: dict[str, torch.export.ExportedProgram]
     with _readable(path), path.open("rb") as stream:
-        programs = load_pt2(stream).exported_programs
+        programs = load(stream).exported_programs
     if len(programs) != 1:
         names = ", ".join(sorted(programs)) or "none (compiled code only)"
         raise LoadError(
