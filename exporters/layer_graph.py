@@ -170,6 +170,7 @@ _CALLS: dict[str, Callable[[Any], Call]] = {
     "slice": _slice,
     "constant_pad_nd": _pad,
     "cat": lambda node: ("Concat", _named(*node.args[0]), {"axis": _given(node, 1, 0)}),
+    "index_select": lambda node: ("Gather", _named(node.args[0], node.args[2]), {"axis": node.args[1]}),
     "permute": lambda node: ("Transpose", _named(node.args[0]), {"perm": list(node.args[1])}),
     "reshape": lambda node: ("Reshape", [*_named(node.args[0]), list(node.args[1])], {}),
     "matmul": lambda node: ("MatMul", _named(*node.args), {}),
