@@ -91,7 +91,7 @@ def _volume(b: Builder, spec: SampleSpec) -> Operand:
         steps = _column((max(last - 1, 0) for last in _lasts(spec)), positions, "steps")
         low = b.lower(aten.minimum.default, b.lower(aten.floor.default, positions), steps)
         above = b.lower(aten.sub.Tensor, positions, low)
-    corners = [(0, 0, 0)] if above is None else list(itertools.product((0, 1), repeat=3))
+    corners: list[Corner] = [(0, 0, 0)] if above is None else list(itertools.product((0, 1), (0, 1), (0, 1)))
     places = _in_rows(b, low, spec, sizes, n, count)
     strides = (sizes[1] * sizes[2], sizes[2], 1)
     beyond = [sum(k * s for k, s, size in zip(at, strides, sizes, strict=True) if size > 1) for at in corners]

@@ -19,15 +19,6 @@ def test_of_planes_it_is_one_call(affine, shape):
     assert ops_of(lowered_equals_eager(norm, clip(*shape)))[-2:].count("aten.instance_norm.default") == 1
 
 
-def test_groups_of_planes_are_one_call_and_the_affine_part():
-    work = ops_of(lowered_equals_eager(randomise(nn.GroupNorm(2, 6)), clip(2, 6, 5, 4)))
-    assert [op for op in work if "reshape" not in op] == [
-        "aten.instance_norm.default",
-        "aten.mul.Tensor",
-        "aten.add.Tensor",
-    ]
-
-
 @pytest.mark.parametrize(("affine", "calls"), [(False, 7), (True, 9)])
 def test_of_frames_it_is_that_many_calls_and_no_transpose(affine, calls):
     module = nn.Sequential(nn.Conv3d(3, 4, 1), nn.InstanceNorm3d(4, affine=affine))

@@ -89,4 +89,4 @@ def _phases(spec: ConvSpec) -> int:
 def _shifted(b: Builder, x: Operand, shift: int, length: int) -> Operand:
     """Frames −shift … length − 1 − shift of x, zeros outside of it."""
     first, last = max(0, -shift), min(x.shape[T_AXIS], length - shift)
-    return pad_axes(b, slice_axis(b, x, T_AXIS, first, last), time_only(first + shift, length - shift - last))
+    return pad_axes(b, b.given(slice_axis(b, x, T_AXIS, first, last)), time_only(first + shift, length - shift - last))
