@@ -127,11 +127,24 @@ def test_every_operator_without_a_rule_is_named_with_layer_line_reason_and_way_o
     assert sum(layer.becomes is None for layer in layers) == 2
 
 
-def test_max_pool_indices_are_refused_only_where_they_are_used():
-    pool = nn.MaxPool3d(2, return_indices=True)
-    lowered_equals_eager(Fn(lambda x: pool(x)[0]), torch.randn(1, 2, 4, 4, 4))
-    with pytest.raises(LoweringError, match=r"result 1 of aten\.max_pool3d_with_indices\.default is used"):
-        lower(Fn(lambda x: pool(x)), (torch.randn(1, 2, 4, 4, 4),))
+def test_a_result_that_a_rule_leaves_out_is_refused_where_it_is_used():
+    class FirstAlone:
+        def check(self, site):
+            assert (site.take("dim"), site.take("keepdim")) == (2, True)
+            return _Spec(site.take("self"))
+
+        def rewrite(self, b, spec):  # right where all values are one
+            return [b.lower(aten.amax.default, spec.x, [2], True), None]
+
+    op = aten.mode.default
+    assert registry.find(op) is None
+    register_rule(op, FirstAlone())
+    try:
+        lowered_equals_eager(Fn(lambda x: torch.mode(x, 2, True)[0]), torch.ones(1, 2, 4, 4, 4))
+        with pytest.raises(LoweringError, match=r"result 1 of aten\.mode\.default is used"):
+            lower(Fn(lambda x: tuple(torch.mode(x, 2, True))), (torch.ones(1, 2, 4, 4, 4),))
+    finally:
+        registry._RULES.pop(op, None)
 
 
 def test_random_dropout_is_refused():
