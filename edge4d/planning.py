@@ -34,7 +34,7 @@ class LayerPlan:
         layer: module path in the user's model.
         line: Python line that called it.
         op: ATen overload.
-        shape: logical shape of the result.
+        shape: logical shape of the result in the model.
         becomes: formulation or rule, or None when declined.
         reason: why it was declined, empty otherwise.
         hint: what to do about it.
@@ -43,6 +43,7 @@ class LayerPlan:
         moves: those of them that only move data: slices, pads, joins, transposes.
         estimates: milliseconds of each formulation that was weighed, the chosen one among them.
         measured: whether the runtime was timed (`--autotune`) or a model of it asked.
+        filled: channels that the result has in the graph, zeros among them; None where it has the model's own.
     """
 
     layer: str
@@ -57,16 +58,18 @@ class LayerPlan:
     moves: int = 0
     estimates: Mapping[str, float] = field(default_factory=dict)
     measured: bool = False
+    filled: int | None = None
 
     @property
     def why(self) -> str:
         """The chosen formulation's milliseconds and those of the next best, for people."""
+        filled = [] if self.filled is None else [f"channels filled up to {self.filled}"]
         if self.becomes is None or self.becomes not in self.estimates:
-            return ""
+            return "; ".join(filled)
         own = self.estimates[self.becomes]
         others = sorted((ms, name) for name, ms in self.estimates.items() if name != self.becomes)[:2]
         said = [f"{own:.3g} ms {'measured' if self.measured else 'predicted'}", *(f"{n} {ms:.3g}" for ms, n in others)]
-        return "; ".join(said)
+        return "; ".join([*said, *filled])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready mapping."""

@@ -2,7 +2,7 @@
 
 from edge4d.lowering import (
     attention,
-    axis,
+    axis_rules,
     gathering,
     matmul,
     norm,
@@ -26,7 +26,7 @@ __all__ = [
     "Rule",
     "Site",
     "attention",
-    "axis",
+    "axis_rules",
     "gathering",
     "lowers",
     "matmul",

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -21,8 +21,10 @@ from torch.utils import _pytree as pytree
 from edge4d.capture import Captured, layer_of, source_line
 from edge4d.errors import InternalError, LoweringError
 from edge4d.layer_values import LayerValue
+from edge4d.lowering.assembling import assemble, prove
 from edge4d.lowering.boundaries import Marks, mark_layers
 from edge4d.lowering.builder import Builder, Declined, Provenance
+from edge4d.lowering.captured_results import data_dependent, is_arithmetic, shapes_of
 from edge4d.lowering.filling import FILLED, fill_channels
 from edge4d.lowering.fold import fold_batch_norm
 from edge4d.lowering.gathering import without_masks
@@ -166,8 +168,8 @@ class _Interpreter:
                 self.b.graph.eliminate_dead_code()
             if self.blocked:
                 later_first(self.b.graph)
-            module = _module(self.b)
-            _ensure(module)
+            module = assemble(self.b)
+            prove(module)
             alive = {node.name for node in module.graph.nodes}
             values = tuple(value for value in self.values if value.value in alive)
         operators = sum(node.op == "call_function" and node.target is not operator.getitem for node in nodes)
@@ -223,7 +225,7 @@ class _Interpreter:
             if not isinstance(node.target, OpOverload):
                 if (
                     callable(node.target)
-                    and _is_arithmetic(node.target)
+                    and is_arithmetic(node.target)
                     and not any(isinstance(leaf, Value | Const) for leaf in leaves)
                 ):
                     return node.target(*args, **kwargs)
@@ -236,7 +238,7 @@ class _Interpreter:
                 )
             if not any(isinstance(leaf, Value) for leaf in leaves):
                 return self.b.lower(node.target, *args, **kwargs)
-            if _data_dependent(result):
+            if data_dependent(result):
                 # a size that constants decide is known by now; one that the input decides stays unknown
                 if node.target is aten.index.Tensor:
                     args = (args[0], without_masks(args[1]))
@@ -246,7 +248,7 @@ class _Interpreter:
             lowered = self.b.dispatch(node.target, args, kwargs, result, used)
         except Declined as declined:
             self._declined(node, declined)
-            if _data_dependent(result):
+            if data_dependent(result):
                 return _UNKNOWN
             return pytree.tree_map_only(torch.Tensor, self._hole, result)
         fresh = islice(reversed(self.b.graph.nodes), len(self.b.graph.nodes) - before)
@@ -285,7 +287,7 @@ class _Interpreter:
 
     def _note(self, node: fx.Node, fresh: list[fx.Node]) -> None:
         emitted, moves = len(fresh), sum(made.target in _MOVES for made in fresh)
-        shapes = _shapes(node)
+        shapes = shapes_of(node)
         fed = [tuple(n.meta["val"].shape) for n in node.all_input_nodes if hasattr(n.meta.get("val"), "shape")]
         if max((len(shape) for shape in [*shapes, *fed]), default=0) <= MAX_RANK:
             return
@@ -293,24 +295,27 @@ class _Interpreter:
         becomes = formulation or (
             "packing only" if emitted == 0 else f"{emitted} {'call' if emitted == 1 else 'calls'} of rank ≤ {MAX_RANK}"
         )
-        at = self.b.at
+        at, shape, filled = self.b.at, shapes[0], None
+        if FILLED in node.meta:
+            filled, shape = shape[1], (shape[0], node.meta[FILLED], *shape[2:])
         self.layers.append(
             LayerPlan(
                 at.layer,
                 at.line,
                 at.op,
-                shapes[0],
+                shape,
                 becomes,
                 macs=macs,
                 nodes=emitted,
                 moves=moves,
                 estimates=weighed,
                 measured=measured,
+                filled=filled,
             )
         )
 
     def _declined(self, node: fx.Node, declined: Declined) -> None:
-        shapes = _shapes(node)
+        shapes = shapes_of(node)
         at, why = self.b.at, declined.decline
         shape = shapes[0] if shapes else ()
         self.layers.append(LayerPlan(at.layer, at.line, declined.op, shape, None, why.reason, why.hint or ""))
@@ -346,66 +351,6 @@ class _Unknown:
 _UNKNOWN = _Unknown()
 
 
-def _is_arithmetic(target: Any) -> bool:
-    """Python's own arithmetic on sizes, which the capture writes where a size was once unknown."""
-    return getattr(target, "__module__", "") in ("_operator", "math", "builtins") or target in _ON_SIZES
-
-
-_ON_SIZES = {torch.sym_int, torch.sym_max, torch.sym_min, torch.sym_not, torch.sym_float}
-
-
-def _data_dependent(result: Any) -> bool:
-    return any(
-        isinstance(leaf, torch.SymInt | torch.SymFloat | torch.SymBool)
-        or (isinstance(leaf, torch.Tensor) and any(isinstance(size, torch.SymInt) for size in leaf.shape))
-        for leaf in pytree.tree_leaves(result)
-    )
-
-
-def _shapes(node: fx.Node) -> list[tuple[Any, ...]]:
-    """Shapes of a node's results; ``?`` for a size that depends on values."""
-    return [
-        tuple("?" if isinstance(size, torch.SymInt) else int(size) for size in leaf.shape)
-        for leaf in pytree.tree_leaves(node.meta.get("val"))
-        if hasattr(leaf, "shape")
-    ]
-
-
 def _port(name: str, shape: Sequence[int], packing: Packing, dtype: torch.dtype) -> Port:
     numpy_name = str(dtype).removeprefix("torch.")
     return Port(name, tuple(shape), packing.physical_shape, numpy_name, frames_pattern(len(shape)))
-
-
-def _module(b: Builder) -> fx.GraphModule:
-    root = nn.Module()
-    used = {node.target for node in b.graph.nodes if node.op == "get_attr"}
-    for name, tensor in b.parameters.items():
-        if name not in used:
-            continue
-        *path, leaf = name.split(".")
-        owner = root
-        for part in path:
-            if not hasattr(owner, part):
-                owner.add_module(part, nn.Module())
-            owner = getattr(owner, part)
-        if tensor.is_floating_point():
-            owner.register_parameter(leaf, nn.Parameter(tensor, requires_grad=False))
-        else:
-            owner.register_buffer(leaf, tensor)
-    module = fx.GraphModule(root, b.graph)
-    module.eval()
-    return module
-
-
-def _ensure(module: fx.GraphModule) -> None:
-    """The promise, checked on the result: no value above rank 4, no operator on three axes."""
-    for node in module.graph.nodes:
-        for tensor in pytree.tree_leaves(node.meta.get("val")):
-            if isinstance(tensor, torch.Tensor) and tensor.dim() > MAX_RANK:
-                raise InternalError(f"{node.name} has rank {tensor.dim()} after lowering: {node.meta.get('edge4d')}")
-        name = getattr(node.target, "__name__", str(node.target))
-        if node.op == "call_function" and any(mark in name for mark in ("3d", "convolution")):
-            raise InternalError(f"{node.name} is {name}, an operator on three axes: {node.meta.get('edge4d')}")
-    for name, tensor in module.state_dict().items():
-        if tensor.dim() > MAX_RANK:
-            raise InternalError(f"parameter {name} has rank {tensor.dim()} after lowering")

@@ -35,7 +35,7 @@ ALIGNED = 4
 """Channels that a depthwise kernel must have a multiple of."""
 
 FILLED = "edge4d_filled"
-"""Mark in a node's `meta`: its value has more channels than the model's own."""
+"""Mark in a node's `meta`, of a value with more channels than the model's own: how many those are."""
 
 _FEWEST = 4 * ALIGNED
 """Channels below which the zeros would be too many."""
@@ -180,7 +180,7 @@ class _Filling:
             val = node.meta["val"]
             shape = (val.shape[0], self.own + self.more, *val.shape[2:])
             node.meta["val"] = torch.empty(shape, dtype=val.dtype, device="meta")
-            node.meta[FILLED] = True
+            node.meta[FILLED] = self.own
         return len(self.wide)
 
     def _replace(self, conv: fx.Node, name: str, axis: int) -> None:

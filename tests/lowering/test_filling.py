@@ -46,7 +46,15 @@ class Block(nn.Module):
 
 def shapes(module, **asked) -> dict[str, int]:
     layers = plan(module.eval(), (CLIP,), planner=Planner.of(**asked))
-    return {layer.layer: layer.shape[1] for layer in layers if layer.macs}
+    return {layer.layer: layer.filled or layer.shape[1] for layer in layers if layer.macs}
+
+
+def test_a_plan_shows_the_models_own_channels_and_says_what_they_are_filled_to():
+    layers = {layer.layer: layer for layer in plan(Block().eval(), (CLIP,)) if layer.macs}
+    assert layers["widen"].shape[1] == 18
+    assert layers["widen"].why.endswith("; channels filled up to 20")
+    assert layers["narrow"].filled is None
+    assert "filled" not in layers["narrow"].why
 
 
 def test_zeros_run_from_the_convolution_before_to_the_one_behind():

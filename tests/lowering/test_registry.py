@@ -15,8 +15,8 @@ import edge4d
 from edge4d.errors import CaptureError, InternalError, LoweringError, PackingError, UsageError
 from edge4d.lowered import lower, plan
 from edge4d.lowering import registry
+from edge4d.lowering.assembling import prove
 from edge4d.lowering.builder import Builder
-from edge4d.lowering.driver import _ensure
 from edge4d.lowering.registry import Decline, lowers, register_rule
 from tests.lowering.harness import Fn, lowered_equals_eager
 
@@ -214,14 +214,14 @@ def test_the_postcondition_looks_at_the_result():
     x.meta["val"] = torch.zeros(1, 1, 2, 2, 2)
     graph.output(x)
     with pytest.raises(InternalError, match="rank 5 after lowering"):
-        _ensure(torch.fx.GraphModule(nn.Module(), graph))
+        prove(torch.fx.GraphModule(nn.Module(), graph))
 
     graph = torch.fx.Graph()
     x = graph.placeholder("x")
     x.meta["val"] = torch.zeros(1, 2, 2, 2)
     graph.output(graph.call_function(aten.max_pool3d.default, (x, [1])))
     with pytest.raises(InternalError, match="an operator on three axes"):
-        _ensure(torch.fx.GraphModule(nn.Module(), graph))
+        prove(torch.fx.GraphModule(nn.Module(), graph))
 
 
 def test_every_convolution_pool_norm_and_pad_overload_has_a_rule_or_a_reason():
