@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import ratios, scaling_page
+from benchmarks import ratios, roofline_page, scaling_page
 from benchmarks.accuracy import tables
 from benchmarks.compare import read_rows
 from benchmarks.run import RESULTS, say
@@ -84,7 +84,20 @@ def _scaling(runtime: str) -> Section:
     )
 
 
-SECTIONS = (_bench("onnxruntime"), _bench("openvino"), _scaling("onnxruntime"), _scaling("openvino"))
+def _roofline(runtime: str) -> Section:
+    place, option = ("cpu", "") if runtime == "onnxruntime" else (f"{runtime}-cpu", f" --runtime {runtime}")
+    return Section(
+        name=f"roofline-{runtime}",
+        records=rf"roofline-\d{{4}}-\d\d-\d\d-{place}-\d+core\.jsonl",
+        command=f"python -m benchmarks.roofline{option}",
+        read=roofline_page.read,
+        render=lambda rows: roofline_page.render(rows, runtime),
+        plot=lambda rows: roofline_page.plot(rows, runtime),
+        caption=f"Native 5-D and rank 4 as multiples of the least time of direct convolutions, on {runtime}",
+    )
+
+
+SECTIONS = tuple(kind(runtime) for kind in (_bench, _scaling, _roofline) for runtime in ("onnxruntime", "openvino"))
 
 
 def newest(section: Section, folder: Path = RESULTS) -> Path | None:

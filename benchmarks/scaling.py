@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.candidates import LIMIT, built
 from benchmarks.cases import Case
+from benchmarks.peaks import GEMM, gflop_s, write_gemm
 from benchmarks.run import RESULTS, measure_network, say, stamp_of
 from benchmarks.sweeps import SWEEPS, Point, Sweeps, load_sweeps
 from edge4d.errors import Edge4dError, UsageError
@@ -26,47 +26,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["GEMM", "main", "measure", "write_gemm"]
-
-GEMM = "gemm"
-
-
-def write_gemm(side: int, folder: Path, runtime: str) -> Path:
-    """A file that multiplies a square matrix by constant weights, held against numpy before anybody times it.
-
-    Args:
-        side: of both matrices.
-        folder: for the file.
-        runtime: what it is built for.
-
-    Raises:
-        UsageError: the product is wrong.
-    """
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    from edge4d.artifact import open as open_artifact
-
-    generator = np.random.default_rng(0)
-    weights, matrix = (generator.standard_normal((side, side), dtype=np.float32) for _ in range(2))
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        GEMM,
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [side, side])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [side, side])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    path = folder / f"{GEMM}.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    if runtime != "onnxruntime":
-        path = built(path, runtime)
-    with open_artifact(path) as opened:
-        (got,) = opened(matrix).values()
-    wanted = matrix.astype(np.float64) @ weights
-    if not np.abs(got - wanted).max() <= LIMIT * np.ptp(wanted):
-        raise UsageError(f"{runtime} gives a wrong product of matrices")
-    return path
+__all__ = ["main", "measure"]
 
 
 def measure(
@@ -90,10 +50,10 @@ def measure(
     taken = beside[GEMM].latency_ms
     if taken is None:
         return [], [*problems, f"{point.name} is not recorded: the product of matrices failed: {beside[GEMM].failure}"]
-    peak = {"side": sweeps.gemm, "p50_ms": taken["p50"], "gflop_s": _gflop_s(sweeps.gemm**3, taken["p50"])}
+    peak = {"side": sweeps.gemm, "p50_ms": taken["p50"], "gflop_s": gflop_s(sweeps.gemm**3, taken["p50"])}
     for row in rows:
         row |= {"network": point.network, "factors": point.factors, "varies": list(point.varies), "macs": macs}
-        row |= {"gflop_s": _gflop_s(macs, row["latency_ms"]["p50"]), "gemm": peak}
+        row |= {"gflop_s": gflop_s(macs, row["latency_ms"]["p50"]), "gemm": peak}
     return rows, problems
 
 
@@ -145,11 +105,6 @@ def _run(options: argparse.Namespace) -> int:
     for problem in problems:
         say(f"error: {problem}")
     return 1 if problems else 0
-
-
-def _gflop_s(macs: int, milliseconds: float) -> float:
-    """Two operations a multiply-accumulate; four significant digits."""
-    return float(f"{2 * macs / milliseconds / 1e6:.4g}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import edge4d.errors
-from benchmarks import run, scaling, scaling_page
+from benchmarks import peaks, run, scaling, scaling_page
 from benchmarks.candidates import EDGE4D, EDGE4D_FOR, NATIVE
 from benchmarks.sweeps import Point, Sweeps, load_sweeps
 from tests.test_page import row
@@ -96,7 +96,7 @@ def test_an_unknown_network_is_refused():
 
 
 def test_a_wrong_product_of_matrices_is_not_timed(tmp_path, monkeypatch):
-    assert scaling.write_gemm(16, tmp_path, "onnxruntime").is_file()
+    assert peaks.write_gemm(16, tmp_path, "onnxruntime").is_file()
 
     @contextmanager
     def wrong(path):
@@ -104,13 +104,13 @@ def test_a_wrong_product_of_matrices_is_not_timed(tmp_path, monkeypatch):
 
     monkeypatch.setattr("edge4d.artifact.open", wrong)
     with pytest.raises(edge4d.errors.UsageError, match="wrong product"):
-        scaling.write_gemm(16, tmp_path, "onnxruntime")
+        peaks.write_gemm(16, tmp_path, "onnxruntime")
 
 
 def measured(monkeypatch, tmp_path, latency, failure=None):
     """`scaling.measure` of `TINY` whose candidates took 2 ms, beside a product that took this."""
     rows = [row(TINY.name, NATIVE, 1.0) | {"latency_ms": {"p50": 2.0, "p90": 2.0}}]
-    beside = {scaling.GEMM: SimpleNamespace(latency_ms=latency, failure=failure)}
+    beside = {peaks.GEMM: SimpleNamespace(latency_ms=latency, failure=failure)}
 
     def measure_network(case, build, *_, **__):
         build()
