@@ -17,7 +17,7 @@ from torch._ops import OpOverload
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
-from edge4d.effects import without_checks
+from edge4d.effects import without_checks, without_writes
 from edge4d.errors import CaptureError
 from edge4d.fixed_inputs import fixed_of
 from edge4d.known import knowing
@@ -87,6 +87,7 @@ def capture(
             table.pop(op, None)  # type: ignore[no-untyped-call]
     program = _decomposed(program, table)
     tokens = without_checks(program)
+    without_writes(program, tokens)
     signature = program.graph_signature
     tensors = {**program.state_dict, **program.constants}
     constants, inputs = {}, []
@@ -103,7 +104,7 @@ def capture(
     for output in signature.output_specs:
         if output.kind is OutputKind.TOKEN and output.arg.name in tokens:
             continue
-        if output.kind is not OutputKind.USER_OUTPUT:
+        if output.kind not in (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION):
             raise CaptureError(
                 f"the model changes {output.target!r} while it runs ({output.kind.name})",
                 hint="make it a function of its inputs, e.g. return the new state",

@@ -1,12 +1,13 @@
-"""What a captured graph does besides computing: `torch.export` ties such calls together by tokens.
+"""What a captured graph does besides computing: calls that `torch.export` ties together, and writes into inputs.
 
-Of torch's own there is one, the check behind a matrix decomposition that raises where the matrix has none. It gives no
-number and is left out, so that what is refused is the decomposition itself, by its name, layer and line.
+Of torch's own there is one such call, the check behind a matrix decomposition that raises where the matrix has none. It
+gives no number and is left out, so that what is refused is the decomposition itself, by its name, layer and line.
 """
 
 from __future__ import annotations
 
 import operator
+from collections.abc import Collection
 
 from torch import fx
 from torch.export import ExportedProgram
@@ -15,7 +16,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from edge4d.errors import CaptureError
 from edge4d.torch_private import checks_of_decompositions, tied_call
 
-__all__ = ["without_checks"]
+__all__ = ["without_checks", "without_writes"]
 
 
 def without_checks(program: ExportedProgram) -> tuple[str, ...]:
@@ -56,3 +57,20 @@ def without_checks(program: ExportedProgram) -> tuple[str, ...]:
     for node in [node for node in graph.nodes if node.op == "placeholder" and node.name in held]:
         graph.erase_node(node)
     return (*tokens, *results)
+
+
+def without_writes(program: ExportedProgram, tokens: Collection[str]) -> None:
+    """Take what the model writes into its own inputs out of the results: no graph changes what it is given.
+
+    What the model computes from the changed inputs, and gives back of them, is as it was.
+
+    Args:
+        program: of this capture alone; its graph is changed in place, its signature is not.
+        tokens: of `without_checks`, which the results no longer hold.
+    """
+    output = program.graph.output_node()
+    specs = [
+        s for s in program.graph_signature.output_specs if s.kind is not OutputKind.TOKEN or s.arg.name not in tokens
+    ]
+    results = zip(output.args[0], specs, strict=True)
+    output.args = (tuple(one for one, spec in results if spec.kind is not OutputKind.USER_INPUT_MUTATION),)

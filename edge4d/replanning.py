@@ -85,7 +85,7 @@ def error_of(subject: Subject, lowered: Lowered, seed: int) -> float | None:
     from edge4d.subject import torch_of
 
     arrays = list(inputs_like(subject, lowered.inputs, seed).values())
-    expected = subject.reference()(*arrays)
+    expected = subject.reference()(*[array.copy() for array in arrays])  # a model may write into what it is given
     with torch.inference_mode():
         got = lowered.module(*lowered.pack(*map(torch_of, arrays)))
     worst: float | None = None

@@ -22,7 +22,9 @@ aten = torch.ops.aten
 
 
 def slice_axis(b: Builder, x: Operand, axis: int, start: int, stop: int, step: int = 1) -> Operand:
-    """x[start:stop:step] along one axis, 0 ≤ start < stop ≤ size."""
+    """x[start:stop:step] along one axis, 0 ≤ start and stop ≤ size; a constant where that leaves nothing."""
+    if start >= stop:
+        return Const(torch.empty((*x.shape[:axis], 0, *x.shape[axis + 1 :]), dtype=x.dtype), "empty")
     if start == 0 and step == 1 and stop >= x.shape[axis]:
         return x
     if isinstance(x, Const):

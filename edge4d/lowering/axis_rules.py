@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from edge4d.lowering.axis import concat, pad_axes, slice_axis, take
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Operand, Value
-from edge4d.lowering.view import reshape
+from edge4d.lowering.view import reshape, with_axis
 
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
@@ -102,9 +102,7 @@ class Join:
     """`cat` and `stack`; parts of another dtype are converted as torch's type promotion does."""
 
     def check(self, site: Site) -> JoinSpec | Decline:
-        parts = [p for p in site.take("tensors") if p.shape != (0,)]  # cat ignores legacy empty tensors
-        if any(0 in part.shape for part in parts):
-            return Decline("joins a tensor without elements", "leave the empty part out")
+        parts = [part for part in site.take("tensors") if 0 not in part.shape]
         return JoinSpec(tuple(parts), site.take("dim") % len(site.shape), site.op is aten.stack.default, site.dtype)
 
     def rewrite(self, b: Builder, spec: JoinSpec) -> Operand:
@@ -133,11 +131,11 @@ class Take:
 
     def check(self, site: Site) -> TakeSpec | Decline:
         x: Operand = site.take("self")
-        rank = len(x.shape)
-        dims = [d % rank for d in site.take("dims")]
+        seen = x.shape or (1,)
+        dims = [d % len(seen) for d in site.take("dims")]
         if site.op is aten.flip.default:
-            return TakeSpec(x, tuple((d, tuple(reversed(range(x.shape[d])))) for d in dims), x.shape)
-        shifts, seen = site.take("shifts"), x.shape
+            return TakeSpec(x, tuple((d, tuple(reversed(range(seen[d])))) for d in dims), seen)
+        shifts = site.take("shifts")
         if not dims:
             dims, seen = [0], (math.prod(x.shape),)
         places = [(d, tuple((i - s) % seen[d] for i in range(seen[d]))) for d, s in zip(dims, shifts, strict=True)]
@@ -242,7 +240,9 @@ class Along:
         return AlongSpec(x, axis, site.op, (False,))
 
     def rewrite(self, b: Builder, spec: AlongSpec) -> Value:
-        node, dim, packing = b.isolate(b.given(spec.x), spec.axis)
+        node, dim, packing = b.isolate(with_axis(b, spec.x), spec.axis)
         if spec.op is aten.cumsum.default:
-            return b.value(b.emit(spec.op, node, dim, dtype=spec.rest[0]), packing)
-        return b.value(b.emit(spec.op, node, dim, *spec.rest), packing)
+            made = b.emit(spec.op, node, dim, dtype=spec.rest[0])
+        else:
+            made = b.emit(spec.op, node, dim, *spec.rest)
+        return reshape(b, b.value(made, packing), spec.x.shape)

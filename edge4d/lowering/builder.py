@@ -80,7 +80,14 @@ class Builder(Emitter):
         result: Any,
         used: frozenset[int] = frozenset(),
     ) -> Any:
-        """Find the rule, check the call, rewrite it, and hold the outcome against the expected logical result."""
+        """Find the rule, check the call, rewrite it, and hold the outcome against the expected logical result.
+
+        What has no elements depends on no input, whatever made it: it is a constant, and never a value of the graph.
+        """
+        results = result if isinstance(result, tuple | list) else [result]
+        if results and all(isinstance(one, torch.Tensor) and one.numel() == 0 for one in results):
+            empty = [Const(torch.empty(one.shape, dtype=one.dtype), self._label("empty")) for one in results]
+            return empty if isinstance(result, tuple | list) else empty[0]
         rule = registry.find(op)
         if rule is None:
             raise Declined(str(op), unknown(op))

@@ -336,6 +336,12 @@ class _Interpreter:
                     hint="return tensors only, e.g. wrap the model",
                 )
             name = self.captured.outputs[i]
+            if 0 in item.shape:
+                sizes = "x".join(map(str, item.shape))
+                raise LoweringError(
+                    f"output {name!r} of the model has no elements (shape {sizes})",
+                    hint="leave it out of what forward returns",
+                )
             packing = Packing.frames(item.shape)
             results.append(self.b.arrange_as(item, packing))
             self.outputs.append(_port(name, item.shape, packing, item.dtype))

@@ -17,6 +17,7 @@ from edge4d.lowering.alignment import align
 from edge4d.lowering.axis import slice_axis, take
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Const, Operand, Value
+from edge4d.lowering.view import with_axis
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -170,8 +171,9 @@ class Selection:
         return SelectionSpec(x, site.take("dim") % max(1, len(x.shape)), site.take("index"), site.shape)
 
     def rewrite(self, b: Builder, spec: SelectionSpec) -> Operand:
-        places, _ = merged_places(b, [spec.places], [spec.x.shape[spec.axis]])
-        picked = select_places(b, spec.x, spec.axis, places)
+        x = spec.x if spec.x.shape else with_axis(b, spec.x)
+        places, _ = merged_places(b, [spec.places], [x.shape[spec.axis]])
+        picked = select_places(b, x, spec.axis, places)
         taken: Operand = b.lower(aten.reshape.default, picked, list(spec.shape))
         return taken
 

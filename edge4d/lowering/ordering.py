@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from edge4d.lowering.axis import concat, slice_axis, zeros_like_slice
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Operand
-from edge4d.lowering.view import reshape
+from edge4d.lowering.view import reshape, with_axis
 
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
@@ -57,8 +57,6 @@ class Sort:
         shape = tuple(site.result[0].shape)
         if site.op is aten.topk.default:
             keep = site.take("k")
-            if keep == 0:
-                return Decline("the top 0 elements are a tensor without elements", "leave it out")
             return SortSpec(x, axis, keep, site.take("largest"), None, shape)
         if site.op is aten.kthvalue.default:
             keep = site.take("k")
@@ -68,9 +66,7 @@ class Sort:
         return SortSpec(x, axis, size, site.take("descending"), None, shape)
 
     def rewrite(self, b: Builder, spec: SortSpec) -> Any:
-        x = b.given(spec.x)
-        if not x.shape:
-            x = reshape(b, x, (1,))
+        x = with_axis(b, spec.x)
         node, dim, packing = b.isolate(x, spec.axis)
         if spec.keep == x.shape[spec.axis]:
             pair = b.emit(aten.sort.default, node, dim, spec.descending)

@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 
 from edge4d.lowering.registry import Decline, Site, lowers
 from edge4d.lowering.values import Operand, Value
-from edge4d.lowering.view import reshape
+from edge4d.lowering.view import reshape, with_axis
 from edge4d.packing import MAX_RANK
 
 if TYPE_CHECKING:
@@ -117,9 +117,7 @@ class Reduce:
         return ReduceSpec(given["self"], axes, _PHYSICAL[site.op], tuple(keywords.items()), site.shape)
 
     def rewrite(self, b: Builder, spec: ReduceSpec) -> Value:
-        x = b.given(spec.x)
-        if not x.shape:
-            x = reshape(b, x, (1,))
+        x = with_axis(b, spec.x)
         reduced = reduce_axes(b, x, spec.axes, spec.op, **dict(spec.keywords))
         return reshape(b, reduced, spec.shape)
 
@@ -158,9 +156,10 @@ class Moment:
         return MomentSpec(x, axes, 1 if correction is None else float(correction), root, with_mean, shape)
 
     def rewrite(self, b: Builder, spec: MomentSpec) -> Any:
-        count = math.prod(spec.x.shape[axis] for axis in spec.axes)
-        center = mean(b, spec.x, spec.axes)
-        deviation = b.lower(aten.sub.Tensor, spec.x, center)
+        x = with_axis(b, spec.x)
+        count = math.prod(x.shape[axis] for axis in spec.axes)
+        center = mean(b, x, spec.axes)
+        deviation = b.lower(aten.sub.Tensor, x, center)
         total = b.lower(aten.sum.dim_IntList, b.lower(aten.mul.Tensor, deviation, deviation), list(spec.axes), True)
         divisor = max(0.0, count - spec.correction)
         spread = b.lower(aten.div.Tensor, total, divisor)
@@ -192,7 +191,7 @@ class Pick:
         return PickSpec(x, None if dim is None else dim % max(1, len(x.shape)), site.op, tuple(result.shape))
 
     def rewrite(self, b: Builder, spec: PickSpec) -> Any:
-        x, axis = b.given(spec.x), spec.axis
+        x, axis = with_axis(b, spec.x), spec.axis
         if axis is None:
             x, axis = reshape(b, x, (math.prod(x.shape),)), 0
         node, dim, packing = b.isolate(x, axis)
@@ -261,9 +260,7 @@ class Product:
         return ProdSpec(given["self"], _axes(given["self"], given.get("dim")), site.shape, site.dtype)
 
     def rewrite(self, b: Builder, spec: ProdSpec) -> Value:
-        x = b.given(spec.x)
-        if not x.shape:
-            x = reshape(b, x, (1,))
+        x = with_axis(b, spec.x)
         for axis in spec.axes:
             node, dim, packing = b.isolate(x, axis)
             x = b.value(b.emit(aten.prod.dim_int, node, dim, True, dtype=spec.dtype), packing.resize(axis, dim, 1))

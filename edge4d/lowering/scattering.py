@@ -64,6 +64,8 @@ class Scatter:
 
     def rewrite(self, b: Builder, spec: ScatterSpec) -> Operand:
         source = spec.source
+        if 0 in spec.index.shape:
+            return spec.x
         for axis, size in enumerate(spec.index.shape):
             source = slice_axis(b, source, axis, 0, size)
         return scatter(b, spec.x, spec.axis, spec.index, source, spec.reduce)

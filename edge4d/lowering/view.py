@@ -15,7 +15,7 @@ from edge4d.packing import Groups, Packing
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
 
-__all__ = ["broadcast", "permute", "reshape"]
+__all__ = ["broadcast", "permute", "reshape", "with_axis"]
 
 aten = torch.ops.aten
 
@@ -34,6 +34,12 @@ def reshape(b: Builder, x: Value, shape: tuple[int, ...]) -> Value:
         x = Value(b.arrange(x, groups), packing, x.dtype)
     packing = packing.reshape(shape)
     return b.value(b.reshape(x.node, packing.physical_shape), packing)
+
+
+def with_axis(b: Builder, x: Operand) -> Value:
+    """x, a single number as a row of one: torch takes axis 0 of it, which has none."""
+    value = b.given(x)
+    return value if value.shape else reshape(b, value, (1,))
 
 
 def _gathered(packing: Packing, runs: Groups) -> Groups:

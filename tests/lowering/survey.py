@@ -1,7 +1,8 @@
 """``python -m tests.lowering.survey --from 10000 --to 15000 --out FILE``: random networks in bulk, and their record.
 
-Each is lowered and compared with itself in float64: the same numbers, or a refusal by name. A fault stops the survey
-and says the seed; what is finished is in the record by then, and the same command goes on from there.
+Each is lowered and compared with itself in float64: the same numbers, or a refusal by name. With ``--through onnx`` it
+goes the whole way instead, through a file and ONNX Runtime, in float32. A fault stops the survey and says the seed;
+what is finished is in the record by then, and the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -22,9 +24,13 @@ from edge4d.errors import LoweringError
 from edge4d.files import atomic_write
 from edge4d.lowered import lower
 from tests.lowering.harness import assert_close, worst_error
-from tests.lowering.random_networks import random_network
+from tests.lowering.random_networks import RandomNetwork, random_network
+from tests.lowering.whole_path import whole_path
 
-__all__ = ["WITHIN", "Survey", "main", "survey"]
+__all__ = ["THROUGH", "WITHIN", "Survey", "main", "survey"]
+
+THROUGH = ("lower", "onnx")
+"""How far a network goes: `edge4d.lower` alone, in float64; or `edge4d.export` and ONNX Runtime, in float32."""
 
 WITHIN = 1e-9
 """Of each output's range, in float64; steps such as a mean of nearly equal numbers leave few digits."""
@@ -37,45 +43,49 @@ class Survey:
     """What came of the networks so far.
 
     Attributes:
+        through: one of `THROUGH`.
         exact: how many gave the same numbers.
+        coarse: how many did as well as float32 PyTorch does, whose own error is larger than what is allowed.
         refused: how many were refused, by what the refusal says first.
         steps: what the exact ones were made of.
-        worst: the largest error, of an output's range, and the seed of its network.
+        worst: the largest error of an exact one, of an output's range, and the seed of its network.
     """
 
+    through: str = "lower"
     exact: int = 0
+    coarse: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     steps: Counter[str] = field(default_factory=Counter)
     worst: tuple[float, int | None] = (0.0, None)
 
     def add(self, seed: int) -> None:
-        """Lower the network of a seed and compare.
+        """Take the network of a seed through and compare.
 
         Raises:
             AssertionError: other numbers, or a fault; says the seed and the network's steps.
         """
         network, clip = random_network(seed)
-        with torch.no_grad():
-            expected = network(clip)
         try:
-            lowered = lower(network, (clip,))
-            with torch.no_grad():
-                got = lowered.unpack(lowered.module(*lowered.pack(clip)))
-            assert_close(got, expected, WITHIN)
-        except LoweringError as error:
-            self.refused[error.message.splitlines()[1].strip()[:100]] += 1
+            error = _through_onnx(network, clip) if self.through == "onnx" else _lowered(network, clip)
+        except LoweringError as refusal:
+            self.refused[refusal.message.splitlines()[1].strip()[:100]] += 1
             return
-        except Exception as error:
-            raise AssertionError(f"seed {seed}: {error}\n{network.described()}") from error
+        except Exception as fault:
+            raise AssertionError(f"seed {seed}: {fault}\n{network.described()}") from fault
+        if error is None:
+            self.coarse += 1
+            return
         self.exact += 1
         self.steps.update(step.name.split()[0] for step in network.steps)
-        self.worst = max(self.worst, (worst_error(got, expected), seed), key=lambda pair: pair[0])
+        self.worst = max(self.worst, (error, seed), key=lambda pair: pair[0])
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
         error, seed = self.worst
         return {
+            "through": self.through,
             "exact": self.exact,
+            "coarse": self.coarse,
             "refused": dict(self.refused.most_common()),
             "worst_error": error,
             "worst_seed": seed,
@@ -84,14 +94,46 @@ class Survey:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Survey:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`; a record of before has neither `through` nor `coarse`."""
         worst = (data["worst_error"], data["worst_seed"])
-        return cls(data["exact"], Counter(data["refused"]), Counter(data["steps"]), worst)
+        counted = Counter(data["refused"]), Counter(data["steps"])
+        return cls(data.get("through", "lower"), data["exact"], data.get("coarse", 0), *counted, worst)
 
 
-def survey(seeds: Iterable[int]) -> Survey:
+def _lowered(network: RandomNetwork, clip: torch.Tensor) -> float:
+    """The error of the lowered network, in float64.
+
+    Raises:
+        AssertionError: more than `WITHIN`.
+        LoweringError: refused by name.
+    """
+    with torch.no_grad():
+        expected = network(clip)
+    lowered = lower(network, (clip,))
+    with torch.no_grad():
+        got = lowered.unpack(lowered.module(*lowered.pack(clip)))
+    assert_close(got, expected, WITHIN)
+    return worst_error(got, expected)
+
+
+def _through_onnx(network: RandomNetwork, clip: torch.Tensor) -> float | None:
+    """The error of the exported network, in float32; None where float32 itself is too coarse for it.
+
+    Raises:
+        AssertionError: more than is allowed; see `whole_path`.
+        LoweringError: refused by name.
+    """
+    with tempfile.TemporaryDirectory(prefix="edge4d-survey-") as folder:
+        found = whole_path(network, [clip], Path(folder))
+    if found.coarse:
+        return None
+    assert found.exact, f"off by {found.ours:.3g} of the output's range; float32 PyTorch by {found.eager:.3g}"
+    return found.ours
+
+
+def survey(seeds: Iterable[int], through: str = "lower") -> Survey:
     """The networks of these seeds; see `Survey.add`."""
-    found = Survey()
+    found = Survey(through)
     for seed in seeds:
         found.add(seed)
     return found
@@ -104,14 +146,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.lowering.survey", description=__doc__)
     parser.add_argument("--from", dest="first", type=int, default=10_000, metavar="SEED")
     parser.add_argument("--to", dest="end", type=int, default=15_000, metavar="SEED", help="the first that is left out")
+    parser.add_argument("--through", choices=THROUGH, default="lower", help="how far they go (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the record, a .json")
     options = parser.parse_args(argv)
-    found, at, spent = Survey(), options.first, 0.0
+    found, at, spent = Survey(options.through), options.first, 0.0
     if options.out.exists():
         record = json.loads(options.out.read_text(encoding="utf-8"))
         if record["from"] != options.first:
             parser.error(f"{options.out} begins at seed {record['from']}, not at {options.first}: give another --out")
         found, at, spent = Survey.from_dict(record), record["next"], record["seconds"]
+        if found.through != options.through:
+            parser.error(f"{options.out} is of --through {found.through}: give another --out")
     begun = time.monotonic()
     stamp = stamp_of()
 
@@ -120,7 +165,8 @@ def main(argv: list[str] | None = None) -> int:
         record = {"schema": 1, "from": options.first, "next": at, "seconds": seconds, **found.to_dict(), **stamp}
         atomic_write(options.out, (json.dumps(record, indent=1) + "\n").encode())
         refused = sum(found.refused.values())
-        print(f"up to seed {at}: {found.exact} exact, {refused} refused, {seconds:.0f} s", file=sys.stderr, flush=True)
+        counts = f"{found.exact} exact, {found.coarse} as coarse as float32, {refused} refused"
+        print(f"up to seed {at}: {counts}, {seconds:.0f} s", file=sys.stderr, flush=True)
 
     try:
         while at < options.end:

@@ -1,0 +1,87 @@
+"""Numbers without axes, tensors without elements, and models that write into their input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edge4d.errors import LoweringError
+from edge4d.lowered import lower
+from tests.lowering.harness import RANGE, Fn, assert_close, lowered_equals_eager
+
+CLIP = torch.randn(2, 3, 4, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+FIRST = torch.tensor([0])
+
+# ---- torch takes axis 0 of a number, which has none -----------------------------------------------------------------
+
+OF_ONE_NUMBER = {
+    "softmax": lambda x: x.softmax(0),
+    "log_softmax": lambda x: x.log_softmax(-1),
+    "cumsum": lambda x: x.cumsum(0),
+    "max": lambda x: tuple(x.max(0)),
+    "argmax": lambda x: x.argmax(-1),
+    "sort": lambda x: tuple(x.sort(0)),
+    "topk": lambda x: x.topk(1, 0)[0],
+    "flip": lambda x: x.flip(0),
+    "roll": lambda x: x.roll(1),
+    "index_select": lambda x: x.index_select(0, FIRST),
+    "index_select_by_a_number": lambda x: x.index_select(0, FIRST[0]),
+    "sum": lambda x: x.sum(0),
+    "var": lambda x: x.var(unbiased=False),
+    "var_mean": lambda x: torch.var_mean(x, correction=0),
+    "prod": lambda x: x.prod(0),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_NUMBER)
+def test_an_axis_of_a_number(name):
+    lowered_equals_eager(Fn(lambda x: OF_ONE_NUMBER[name](x.mean())), CLIP)
+
+
+# ---- what has no elements depends on no input -----------------------------------------------------------------------
+
+NOWHERE = torch.tensor([], dtype=torch.long)
+
+EMPTY = {
+    "joined": lambda x: torch.cat([x[:, :0], x, x[:, 3:]], 1),
+    "the_only_one_with_elements": lambda x: torch.cat([x[:, :0], x * 2], 1),
+    "summed": lambda x: x + x[:, :, :0].sum(2, keepdim=True) + x[:, :, 9:].flatten(2).sum(),
+    "split_off": lambda x: torch.cat(x.split([0, 3], 1)[::-1], 1),
+    "selected": lambda x: torch.cat([x.index_select(1, NOWHERE), x[:, NOWHERE], x], 1),
+    "top_none": lambda x: torch.cat([x.topk(0, 1)[0], x], 1),
+    "scattered": lambda x: x.scatter(1, torch.zeros(2, 0, 4, 6, 5, dtype=torch.long), x),
+    "multiplied": lambda x: x @ x.mT + x[..., :0] @ x[..., :0].mT,
+    "diagonal": lambda x: torch.cat([x.diagonal(6, 3, 4), x[:, :, :, 0, :2]], -1),
+    "windows": lambda x: torch.cat([x[:, :0].unfold(2, 2, 1), x.unfold(2, 2, 1)], 1),
+    "convolved": lambda x: torch.cat([torch.conv3d(x[:0], torch.ones(3, 3, 1, 1, 1, dtype=x.dtype)), x]),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_part_without_elements(name):
+    lowered_equals_eager(Fn(EMPTY[name]), CLIP)
+
+
+def test_an_output_without_elements_is_refused():
+    with pytest.raises(LoweringError, match=r"output 'output_1' of the model has no elements \(shape 2x0x4x6x5\)"):
+        lower(Fn(lambda x: (x, x[:, :0])), (CLIP,))
+
+
+# ---- a model that writes into its input -----------------------------------------------------------------------------
+
+
+def written(x, y):
+    x.mul_(2)
+    torch.relu_(y[:, 0])
+    x[:, 0] = y[:, 1]
+    return x[:, :, 1:], y, {"x": x}
+
+
+def test_what_a_model_writes_into_its_input_is_seen_in_its_results_and_nowhere_else():
+    args = (CLIP, CLIP.flip(1))
+    expected = written(*(arg.clone() for arg in args))
+    given = tuple(arg.clone() for arg in args)
+    lowered = lower(Fn(written), given)
+    packed = lowered.pack(*given)
+    assert_close(lowered.unpack(lowered.module(*packed)), expected, RANGE)
+    assert all(torch.equal(now, before) for now, before in zip(given, args, strict=True))
