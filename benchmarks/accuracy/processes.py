@@ -1,9 +1,10 @@
 """``python -m benchmarks.accuracy.processes``: how much faster `edge4d tune` is with a second process.
 
 The example's network is tuned in turns by one process with one thread, one process with two, and two processes under
-``torchrun`` with one thread each, over gloo. All take the same steps on the same clips; what is compared is the time
-between the first measurement and the last, so that starting up does not count. The last round's networks are held
-against each other, since more processes must change no number.
+``torchrun`` with one thread each, over gloo. All take the same steps on the same clips, in parts of the same size (one
+process computes each batch in two): smaller parts stay in caches, and would be faster by themselves. What is compared
+is the time between the first measurement and the last, so that starting up does not count. The held-out losses at the
+end are held against each other, since more processes must change no result.
 """
 
 from __future__ import annotations
@@ -27,16 +28,20 @@ from edge4d.errors import Edge4dError, UsageError
 from edge4d.files import atomic_write, refuse_existing, refuse_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-__all__ = ["WAYS", "clips_a_second", "main", "table"]
+__all__ = ["WAYS", "clips_a_second", "furthest", "main", "table"]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "moving_digits" / "moving_digits.pt"
 WAYS = ((1, 1), (1, 2), (2, 1))
 """(processes, threads of each)."""
-FURTHEST = 1e-4
-"""By how much a weight may differ between ways: rounding, grown over the steps."""
+FURTHEST = 0.02
+"""By what share the held-out loss may differ between ways. Sums of another order differ in rounding, and AdamW, which
+takes steps of one size however small a gradient is, makes that grow; `tests/tuning/test_processes.py` holds weights
+against each other after a few steps."""
+
+_PARTS = 2  # of a batch, whoever computes them
 
 Row = dict[str, Any]
 
@@ -64,6 +69,12 @@ def clips_a_second(report: dict[str, Any], batch: int) -> float:
     return float(batch * (last["step"] - first["step"]) / (last["seconds"] - first["seconds"]))
 
 
+def furthest(losses: Iterable[float]) -> float:
+    """The largest difference of losses, as a share of the least."""
+    least, *_, most = sorted(losses)
+    return (most - least) / least
+
+
 def table(rows: Sequence[Row]) -> str:
     """Markdown: a line a way; faster is the median over the rounds of the ratio to one process within a round."""
     alone = {row["round"]: row["clips_per_second"] for row in rows if (row["processes"], row["threads"]) == WAYS[0]}
@@ -88,6 +99,7 @@ def _run(options: argparse.Namespace) -> int:
     refuse_folder(out)
     asked = {"steps": options.steps, "batch": options.batch}
     rows: list[Row] = []
+    losses: dict[tuple[int, int], float] = {}
     with tempfile.TemporaryDirectory(prefix="edge4d-processes-") as folder:
         place = Path(folder)
         np.save(place / "clips.npy", _clips(10 * options.batch))
@@ -98,10 +110,11 @@ def _run(options: argparse.Namespace) -> int:
                 way = {"schema": 1, "round": turn, "processes": processes, "threads": threads}
                 rows.append({**way, **asked, "clips_per_second": speed, **stamp})
                 say(f"round {turn + 1}: {processes} × {threads} threads: {speed:.1f} clips a second")
-        apart = max(_apart(place, WAYS[0], way) for way in WAYS[1:])
+                losses[processes, threads] = report["history"][-1]["loss"]
+    apart = furthest(losses.values())
     atomic_write(out, "".join(json.dumps(row | {"apart": apart}) + "\n" for row in rows).encode())
     print(text := table(rows))
-    say(f"the networks' weights are at most {apart:.1e} apart; wrote {out}")
+    say(f"the held-out losses at the end are at most {apart:.2%} apart; wrote {out}")
     if options.docs is not None:
         tables.write(options.docs, text, "tune-processes")
     return 0 if apart <= FURTHEST else 1
@@ -113,16 +126,13 @@ def _clips(count: int) -> np.ndarray[Any, np.dtype[np.float32]]:
     return make_clips(load_images()[0], count, seed=7)[0]
 
 
-def _result(place: Path, way: tuple[int, int]) -> Path:
-    return place / f"{way[0]}x{way[1]}.pt2"
-
-
 def _tune(place: Path, processes: int, threads: int, *, steps: int, batch: int) -> dict[str, Any]:
     """One run of the command, as a user gives it; what ``--json`` printed."""
     words = ["edge4d", "tune", str(EXAMPLE), "--factory", "examples.moving_digits.model:build"]
     words += ["--input-shape", "1x1x16x32x32", "--block", "proposed-add", "--data", "clips.npy", "--no-labels"]
     words += ["--steps", str(steps), "--batch", str(batch), "--json", "--force"]
-    words += ["-o", str(_result(place, (processes, threads)))]
+    words += ["--accumulate", str(_PARTS // processes)]
+    words += ["-o", f"{processes}x{threads}.pt2"]
     launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
     done = subprocess.run(
         [sys.executable, "-m", *(launcher if processes > 1 else []), *words],
@@ -136,14 +146,6 @@ def _tune(place: Path, processes: int, threads: int, *, steps: int, batch: int) 
         raise UsageError(f"{processes} processes: `edge4d tune` ended with {done.returncode}\n{done.stderr[-2000:]}")
     report: dict[str, Any] = json.loads(done.stdout)
     return report
-
-
-def _apart(place: Path, one: tuple[int, int], other: tuple[int, int]) -> float:
-    """Largest difference of a weight between the networks of two ways."""
-    import torch
-
-    a, b = (torch.export.load(_result(place, way)).state_dict for way in (one, other))
-    return max(float((a[name] - b[name]).detach().abs().max()) for name in a)
 
 
 if __name__ == "__main__":
