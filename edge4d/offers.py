@@ -107,8 +107,8 @@ CHANNELS_LAST = frozenset({"openvino"})
 
 BLOCKED = frozenset({None, "onnxruntime"})
 """Graphs, by the runtime they are for (None: for all), that are made for ONNX Runtime's blocks of channels and its
-memory: channels of depthwise convolutions fill blocks (`lowering/filling.py`), sums add within the convolution that is
-computed last (`lowering/sums.py`), and Winograd's tiles are worked off in parts. Not timed on the others."""
+memory: channels of depthwise convolutions fill blocks (`lowering/filling.py`), and sums add within the convolution that
+is computed last (`lowering/sums.py`). Not timed on the others."""
 
 _TRANSFORMS = _TIME | _ROWS | {"winograd-split", "winograd-split-4"}
 

@@ -14,6 +14,7 @@ from edge4d.exporters.assembling import Compiler, assemble, refuse_suffix
 from edge4d.exporters.gating import gate_model
 from edge4d.exporters.onnxruntime_layout import mark, unmarked
 from edge4d.exporters.onnxruntime_order import reorder
+from edge4d.exporters.onnxruntime_parts import split_tiles
 from edge4d.exporters.onnxruntime_session import LEVELS, OrtSession
 from edge4d.exporters.options import as_names, check_count, check_settings, checked
 from edge4d.exporters.protocol import Availability, BuildResult, require
@@ -167,6 +168,8 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
         source = _optimise(model, place, [place.with_name("optimised.onnx.data")] if flat else data, options)
         if not place.is_file():
             raise ExportError(f"ONNX Runtime reported no error but wrote no engine for {model}")
+        if options.optimization in ("extended", "all") and options.providers == ("CPUExecutionProvider",):
+            split_tiles(place)
         if options.optimization == "all":
             reorder(place)
             mark(place, source.metadata)

@@ -1,9 +1,9 @@
 """Brings several operands into one physical frame, so that an operator of rank ≤ 4 can meet them element by element.
 
-Logical axes are cut into pieces common to all operands. The largest operand leads: its memory order and, where
-possible, its physical axes are kept; the others are repacked to it. An axis along which an operand broadcasts must not
-share a physical axis with one along which it does not; if that needs more than four physical axes, the smallest
-operand is broadcast along one axis first.
+Logical axes are cut into pieces common to all operands. The largest operand leads (of equals in the same order the one
+with the fewest axes): its memory order and, where possible, its physical axes are kept; the others are repacked to it.
+An axis along which an operand broadcasts must not share a physical axis with one along which it does not; if that needs
+more than four physical axes, the smallest operand is broadcast along one axis first.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def align(
     while True:
         pieces = _pieces(full, shape, alone)
         parts = [_cut(b, x, pieces, alone) if x.shape else None for x in full]
-        groups = _groups([part for part in parts if part is not None], pieces, alone)
+        groups = _groups([part for part in parts if part is not None], pieces, alone, b.channels_last)
         if len(groups) <= MAX_RANK:
             break
         full = _broadcast_smallest(b, full, shape, alone)
@@ -153,12 +153,16 @@ def _one_atom(b: Builder, x: Value, axis: int) -> Value:
     return b.value(node, packing)
 
 
-def _groups(parts: Sequence[_Part], pieces: Sequence[tuple[int, ...]], alone: int | None) -> list[tuple[Key, ...]]:
+def _groups(
+    parts: Sequence[_Part], pieces: Sequence[tuple[int, ...]], alone: int | None, channels_last: bool
+) -> list[tuple[Key, ...]]:
     """Physical axes of the common frame as keys; more than `MAX_RANK` when the broadcast pattern needs it."""
     if not parts:  # numbers only
         return []
     values = [part for part in parts if isinstance(part.operand, Value)] or parts  # a number meets constants only
     lead = max(values, key=lambda part: math.prod(part.packing.sizes))
+    if alone is None and not channels_last:
+        lead = min((part for part in values if _alike(part, lead)), key=lambda part: len(part.packing.physical))
     groups = [tuple(lead.keys[atom] for atom in group) for group in lead.packing.physical]
     if alone is not None:
         isolated, dim = lead.packing.isolate(alone)
@@ -182,6 +186,13 @@ def _groups(parts: Sequence[_Part], pieces: Sequence[tuple[int, ...]], alone: in
     order = list(itertools.chain.from_iterable(groups))
     runs = [tuple(run) for _, run in itertools.groupby(order, signature)]
     return runs or [()]
+
+
+def _alike(one: _Part, other: _Part) -> bool:
+    """Whether both hold the same pieces in the same order, so that only reshapes lie between them. The one with fewer
+    axes has mostly been reshaped to already, by what made the other: a shortcut, by the Winograd layer beside it.
+    """
+    return [one.keys[atom] for atom in one.packing.memory] == [other.keys[atom] for atom in other.packing.memory]
 
 
 def _broadcast_smallest(

@@ -166,11 +166,6 @@ class Builder(Emitter):
         """Whether every n-th place along an axis is taken by a Gather, not by a slice with a step."""
         return self._planner.runtime in GATHERS
 
-    @property
-    def lean(self) -> bool:
-        """Whether a formulation with large temporaries works in parts where that costs only calls."""
-        return self._planner.blocked
-
     def plan(self, spec: ConvSpec) -> str:
         """The formulation of a 3-D convolution, remembered for the report."""
         name = choose(spec, self._planner, self.at.layer)

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 import edge4d
 from edge4d.quiet import quiet
+from tests.zoo.models import ZOO
 from tests.zoo.wide import WIDE
 
 pytestmark = pytest.mark.slow
@@ -29,9 +30,9 @@ LARGER = {
 }
 
 
-@pytest.mark.parametrize("name", ["psmnet", "tsm", "timesformer", "segresnet", "voxelmorph", *LARGER])
+@pytest.mark.parametrize("name", ["r3d_18", "psmnet", "tsm", "timesformer", "segresnet", "voxelmorph", *LARGER])
 def test_nodes_against_the_native_export(name, tmp_path):
-    entry = next(entry for entry in WIDE if entry.name == name)
+    entry = next(entry for entry in (*ZOO, *WIDE) if entry.name == name)
     module, clips = entry.build(), entry.inputs(1)
     report = edge4d.export(module, clips, output=tmp_path / "net.onnx", parity=False)
     with quiet():

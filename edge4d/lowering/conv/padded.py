@@ -15,7 +15,7 @@ import torch
 
 from edge4d.lowering.axis import pad_frames, slice_axis
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
-from edge4d.lowering.conv.plane import frames_conv2d
+from edge4d.lowering.conv.plane import by_planes, frames_conv2d
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.taps import T_AXIS, plane_spec, tap_weight
 from edge4d.lowering.values import Operand
@@ -53,7 +53,7 @@ def cost(spec: ConvSpec) -> Cost:
 def rewrite(b: Builder, spec: ConvSpec) -> Operand:
     """One Conv2d for each tap, the bias with the first."""
     stride, dilation, results = spec.stride[0], spec.dilation[0], spec.shape[T_AXIS]
-    x = pad_frames(b, b.given(spec.x), *spec.padding[0])
+    x = pad_frames(b, b.given(by_planes(b, spec.x)), *spec.padding[0])
     total: Operand | None = None
     for tap in range(spec.kernel[0]):
         start = tap * dilation

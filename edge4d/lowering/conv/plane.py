@@ -9,14 +9,14 @@ import torch
 from edge4d.errors import InternalError
 from edge4d.lowering.axis import pad_axes
 from edge4d.lowering.conv.spec import ConvSpec
-from edge4d.lowering.values import Operand, Value
+from edge4d.lowering.values import Const, Operand, Value
 
 if TYPE_CHECKING:
     from torch import fx
 
     from edge4d.lowering.builder import Builder
 
-__all__ = ["frames_conv2d", "plane_conv", "weight_node"]
+__all__ = ["by_planes", "frames_conv2d", "plane_conv", "weight_node"]
 
 aten = torch.ops.aten
 
@@ -42,6 +42,20 @@ def frames_conv2d(b: Builder, spec: ConvSpec) -> Value:
 
         return conv2d_by_rows(b, spec)
     return _emit(b, spec, b.given(spec.x), batch_axes=(0, 2))
+
+
+def by_planes(b: Builder, x: Operand) -> Operand:
+    """x, logical (N, C, T, H, W), laid as `frames_conv2d` takes it, if a reshape does that and time has its own axis.
+
+    Several cuts along time then need one reshape together, not one each.
+    """
+    if isinstance(x, Const) or b.channels_last:
+        return x
+    own = x.packing
+    planes = tuple(own.logical[axis] for axis in (2, 1, 3, 4))
+    if own.logical[0] or not planes[0] or own.reorder(planes).memory != own.memory:
+        return x
+    return b.value(b.arrange(x, planes), own.reorder(planes))
 
 
 def _emit(b: Builder, spec: ConvSpec, x: Value, batch_axes: tuple[int, ...]) -> Value:

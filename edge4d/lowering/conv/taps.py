@@ -15,7 +15,7 @@ import torch
 
 from edge4d.lowering.axis import pad_axes, slice_axis
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
-from edge4d.lowering.conv.plane import frames_conv2d
+from edge4d.lowering.conv.plane import by_planes, frames_conv2d
 from edge4d.lowering.conv.spec import ConvSpec, TapRange, tap_range
 from edge4d.lowering.values import Const, Operand, Value
 
@@ -59,9 +59,9 @@ def rewrite(b: Builder, spec: ConvSpec) -> Operand:
     """The sum over taps; the bias goes with a tap that every output frame sees, if there is one."""
     results = spec.shape[T_AXIS]
     total: Operand | None = None
-    bias = spec.bias
+    bias, planes = spec.bias, by_planes(b, spec.x)
     for tap, found in seen_by_taps(spec):
-        x = slice_axis(b, spec.x, T_AXIS, found.start, found.stop + 1, spec.stride[0])
+        x = slice_axis(b, planes, T_AXIS, found.start, found.stop + 1, spec.stride[0])
         whole = (found.first, found.last) == (0, results - 1)
         part = frames_conv2d(b, plane_spec(spec, x, tap_weight(b, spec.weight, tap), bias if whole else None))
         if whole:

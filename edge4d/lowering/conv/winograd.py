@@ -86,7 +86,7 @@ class Winograd:
         """Matrix, grouped Conv2d, matrix."""
         products = self.products(spec)
         held = _cost(spec, products).held * spec.x.dtype.itemsize
-        parts = _parts(held, products.count // products.groups) if b.lean else 1
+        parts = _parts(held, products.count // products.groups) if spec.rows else 1
         if parts == 1:
             return _rewrite(b, spec, products)
         made = [_rewrite(b, spec, part) for part in _in_parts(products, self.tile, parts)]
@@ -133,16 +133,18 @@ def _tiled(tile: int, taps: int, frames: int, found: int, before: int) -> Produc
 
 
 _PART = 10 * 2**20
-"""Bytes of combined frames below which nothing is taken apart further. Of r3d_18 39.8 MiB are alive at once in place of
-49, in pieces that fill each other's places better: 277 MiB for the process in place of 327, in 0.97 times the time."""
-
+"""Bytes of combined frames below which nothing is taken apart further."""
 
 _MOST_PARTS = 4
 """However long the clip is, so that the number of convolutions stays bounded."""
 
 
 def _parts(held: int, tiles: int) -> int:
-    """In how many parts tiles are worked off, so that combined frames of one make way for those of the next."""
+    """In how many parts tiles are worked off, so that combined frames of one make way for those of the next.
+
+    Only where rows are transformed too, which is for ONNX Runtime alone and holds most. Elsewhere graphs stay small,
+    and `edge4d build` makes parts of it (`exporters/onnxruntime_parts.py`).
+    """
     parts = 1
     while 2 * parts <= min(tiles, _MOST_PARTS) and held > parts * _PART:
         parts *= 2
