@@ -126,6 +126,8 @@ POINTWISE = {
     "masked_fill": lambda x: x.masked_fill(x > 0, -2.0),
     "cast": lambda x: x.to(torch.float32).double() + (x > 0).to(torch.int64),
     "bool_mask": lambda x: x * (x > 0),
+    "sum_of_masks": lambda x: ((x > 0) + (x < -1)) + (x == 0).mean(1, dtype=x.dtype, keepdim=True).bool(),
+    "mask_plus_true": lambda x: (x > 0) + True,
     "round": lambda x: (x * 3).round() + x.floor() + x.trunc(),
     "glu": lambda x: F.glu(x, 1),
     "in_place": lambda x: F.relu_(x.clone()).mul_(2).add_(1),
