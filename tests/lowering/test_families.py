@@ -218,6 +218,8 @@ REDUCTIONS = {
     "mean_alternating": lambda x: x.mean((0, 2, 4)),
     "mean_channel": lambda x: x.mean(1),
     "mean_all": lambda x: x.mean(),
+    "extrema_of_masks": lambda x: (x > 0).amax(1) & (x > -1).amin((1, 3), keepdim=True)[:, 0] | (x > 0).min(),
+    "extrema_of_masks_with_places": lambda x: torch.cat([(x > 0).max(2)[0], (x < 0.3).min(2)[0]], 1),
     "sum": lambda x: x.sum((1, 3), keepdim=True),
     "sum_negative": lambda x: x.sum(-3),
     "amax": lambda x: x.amax((2, 4)),
