@@ -67,6 +67,21 @@ def test_an_output_without_elements_is_refused():
         lower(Fn(lambda x: (x, x[:, :0])), (CLIP,))
 
 
+# ---- writes into a diagonal -----------------------------------------------------------------------------------------
+
+
+def diagonals(x):
+    y = x.clone()
+    y.diagonal(0, 3, 4).fill_(2.0)
+    y.diagonal(-1, 2, 3).mul_(3)
+    y.diagonal(2, -1, 1)[:, :, 0] = x.mean()
+    return y, y.diagonal_scatter(x[..., :4].flatten(2)[..., :24].view(2, 3, 6, 4), 1, 2, 4)
+
+
+def test_writes_into_a_diagonal():
+    lowered_equals_eager(Fn(diagonals), torch.randn(2, 3, 4, 6, 5, dtype=torch.float64))
+
+
 # ---- a place that is one number ------------------------------------------------------------------------------------
 
 PICKED = {
