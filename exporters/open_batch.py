@@ -18,7 +18,7 @@ import numpy as np
 
 from edge4d.errors import ExportError, UsageError
 from edge4d.exporters.layer_outputs import forget_layers
-from edge4d.ports import OPEN, Port
+from edge4d.ports import OPEN, Port, shape_text
 
 if TYPE_CHECKING:
     import onnx
@@ -125,6 +125,9 @@ def open_batch(
     _check_same(graphs)
     varying = _varying(graphs)
     inputs, outputs = (_ports([getattr(one, side) for one in lowereds]) for side in ("inputs", "outputs"))
+    for port in outputs:
+        if port.packing is not None and port.shape.count(OPEN) > 1:
+            raise _refusal(f"more than one axis of output {port.name!r}", f"its shape is {shape_text(port.shape)}")
     _open_shapes([one.proto for one in graphs])
     for name in varying.keys() & graph.weights.keys():
         del graph.weights[name]

@@ -29,6 +29,7 @@ from edge4d.lowering.filling import FILLED, fill_channels
 from edge4d.lowering.fold import fold_batch_norm
 from edge4d.lowering.gathering import without_masks
 from edge4d.lowering.joins import activations_before_joins
+from edge4d.lowering.picks import CHECKS, select_by_tensors
 from edge4d.lowering.registry import Decline
 from edge4d.lowering.sums import later_first
 from edge4d.lowering.taking import Fold, take_in
@@ -50,13 +51,6 @@ _MOVES = {
     aten.index_select.default,
 }
 """Calls that only move data; a reshape of ours never does."""
-
-_CHECKS = {
-    aten._assert_tensor_metadata.default,
-    aten._assert_async.msg,
-    aten._assert_scalar.default,
-    aten.sym_constrain_range_for_size.default,
-}
 
 
 @dataclass
@@ -105,6 +99,7 @@ def interpret(
     Raises:
         UsageError: what the planner is asked for fits no layer.
     """
+    select_by_tensors(captured.graph)
     mark_layers(captured.graph)
     folded = fold_batch_norm(captured)
     take_in(captured, fold)
@@ -209,7 +204,7 @@ class _Interpreter:
     def _call(self, node: fx.Node) -> Any:
         if node.target is operator.getitem:
             return self._item(node)
-        if node.target in _CHECKS:  # of the capture itself; they compute nothing
+        if node.target in CHECKS:
             return None
         args, kwargs = pytree.tree_map_only(fx.Node, self.env.__getitem__, (node.args, node.kwargs))
         leaves = pytree.tree_leaves((args, kwargs))

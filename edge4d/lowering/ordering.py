@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ aten = torch.ops.aten
 class SortSpec:
     """The `keep` first elements of x along `axis` in the given order, with their places.
 
-    `only` names one rank of the order (a k-th value), whose axis is then dropped unless `shape` keeps it.
+    `only` names one rank of the order (a k-th value), whose axis is then dropped unless `shape` keeps it. `whole` takes
+    all elements of x as one axis, and gives no places.
     """
 
     x: Operand
@@ -32,6 +34,7 @@ class SortSpec:
     descending: bool
     only: int | None
     shape: tuple[int, ...]
+    whole: bool = False
 
 
 @lowers(
@@ -40,12 +43,18 @@ class SortSpec:
     aten.sort.stable,
     aten.kthvalue.default,
     aten.median.dim,
+    aten.median.default,
 )
 class Sort:
     """One TopK or sort along the axis. Equal elements keep their order, which torch promises of a stable sort only."""
 
     def check(self, site: Site) -> SortSpec | Decline:
         x: Operand = site.take("self")
+        if site.op is aten.median.default:
+            if x.dtype == torch.bool:
+                return Decline("a median of booleans", "convert to integers first")
+            size = math.prod(x.shape)
+            return SortSpec(x, 0, size, False, (size - 1) // 2, (), whole=True)
         rank = max(1, len(x.shape))
         axis = site.take("dim") % rank
         size = x.shape[axis] if x.shape else 1
@@ -67,6 +76,8 @@ class Sort:
 
     def rewrite(self, b: Builder, spec: SortSpec) -> Any:
         x = with_axis(b, spec.x)
+        if spec.whole:
+            x = reshape(b, x, (spec.keep,))
         node, dim, packing = b.isolate(x, spec.axis)
         if spec.keep == x.shape[spec.axis]:
             pair = b.emit(aten.sort.default, node, dim, spec.descending)
@@ -76,7 +87,8 @@ class Sort:
         both: list[Operand] = [b.value(b.item(pair, i), after) for i in range(2)]
         if spec.only is not None:
             both = [slice_axis(b, part, spec.axis, spec.only, spec.only + 1) for part in both]
-        return [reshape(b, b.given(part), spec.shape) for part in both]
+        results = [reshape(b, b.given(part), spec.shape) for part in both]
+        return results[0] if spec.whole else results
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,14 @@ class Pointwise:
     """f(x, y, …) element by element: all operands in one physical frame, all attributes handed on as they are."""
 
     def check(self, site: Site) -> PointwiseSpec | Decline:
-        return PointwiseSpec(site.op, tuple(site.take_all().items()), site.shape)
+        given = site.take_all()
+        if site.op is aten.add.Tensor and site.dtype == torch.bool:  # ONNX adds no booleans
+            if given["alpha"] != 1:
+                return Decline("a sum of booleans with a factor", "use logical_or")
+            other = given["other"]
+            either = other if isinstance(other, Operand) else Const(torch.tensor(other), "other")
+            return PointwiseSpec(aten.logical_or.default, (("self", given["self"]), ("other", either)), site.shape)
+        return PointwiseSpec(site.op, tuple(given.items()), site.shape)
 
     def rewrite(self, b: Builder, spec: PointwiseSpec) -> Value:
         names = {a.name: a.kwarg_only for a in spec.op._schema.arguments}

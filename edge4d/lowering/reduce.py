@@ -105,6 +105,9 @@ _PHYSICAL = {
     aten.logsumexp.default: aten.logsumexp.default,
 }
 
+_OF_BOOLEANS = {aten.amax.default: aten.any.dims, aten.amin.default: aten.all.dims}
+"""ONNX has no extrema of booleans."""
+
 
 @lowers(*_PHYSICAL)
 class Reduce:
@@ -113,8 +116,10 @@ class Reduce:
     def check(self, site: Site) -> ReduceSpec | Decline:
         given = site.take_all()
         keywords = {"dtype": given["dtype"]} if given.get("dtype") is not None else {}
-        axes = _axes(given["self"], given.get("dim"))
-        return ReduceSpec(given["self"], axes, _PHYSICAL[site.op], tuple(keywords.items()), site.shape)
+        x, op = given["self"], _PHYSICAL[site.op]
+        if x.dtype == torch.bool:
+            op = _OF_BOOLEANS.get(op, op)
+        return ReduceSpec(x, _axes(x, given.get("dim")), op, tuple(keywords.items()), site.shape)
 
     def rewrite(self, b: Builder, spec: ReduceSpec) -> Value:
         x = with_axis(b, spec.x)
@@ -194,12 +199,16 @@ class Pick:
         x, axis = with_axis(b, spec.x), spec.axis
         if axis is None:
             x, axis = reshape(b, x, (math.prod(x.shape),)), 0
+        of_booleans = x.dtype == torch.bool
+        if of_booleans:
+            x = b.lower(aten._to_copy.default, x, dtype=torch.int32)
         node, dim, packing = b.isolate(x, axis)
         picked = b.emit(spec.op, node, dim, True)
         after = packing.resize(axis, dim, 1)
         if spec.op in (aten.argmax.default, aten.argmin.default):
             return reshape(b, b.value(picked, after), spec.shape)
-        return [reshape(b, b.value(b.item(picked, i), after), spec.shape) for i in range(2)]
+        both = [reshape(b, b.value(b.item(picked, i), after), spec.shape) for i in range(2)]
+        return [b.lower(aten._to_copy.default, both[0], dtype=torch.bool), both[1]] if of_booleans else both
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,18 @@ class Branch(nn.Module):
         return rows.exp() if clip.shape[0] > 4 else rows
 
 
+class Pairs(nn.Module):
+    def forward(self, clip):
+        return clip[:, None] - clip[None]
+
+
 @pytest.mark.parametrize(
-    ("net", "said"), [(Table, "the batch cannot be left open: a "), (Branch, "the batch cannot be left open")]
+    ("net", "said"),
+    [
+        (Table, "the batch cannot be left open: a "),
+        (Branch, "the batch cannot be left open"),
+        (Pairs, r"more than one axis of output 'output' depends on it \(its shape is NxNx1x4x6x6\)"),
+    ],
 )
 def test_what_depends_on_the_batch_is_refused(net, said, tmp_path):
     with pytest.raises(ExportError, match=said):

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.lowering.random_draft import HIGHEST, LARGEST, Draft, Step
+from tests.lowering.random_rare_steps import RARE_STEPS
 from tests.lowering.random_steps import STEPS
 
 __all__ = ["RandomNetwork", "random_network"]
+
+_KINDS = STEPS | RARE_STEPS
 
 
 class RandomNetwork(nn.Module):
@@ -57,7 +60,7 @@ def _draw(draft: Draft, at: int) -> None:
     x = draft.values[at]
     if x.dim() == 0:
         x, at = draft.values[0], 0
-    (kind,) = draft.rng.choices(list(STEPS), weights=list(STEPS.values()))
+    (kind,) = draft.rng.choices(list(_KINDS), weights=list(_KINDS.values()))
     drawn = kind(draft, x)
     if drawn is None:
         return

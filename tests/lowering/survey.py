@@ -13,8 +13,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -58,26 +59,34 @@ class Survey:
     steps: Counter[str] = field(default_factory=Counter)
     worst: tuple[float, int | None] = (0.0, None)
 
-    def add(self, seed: int) -> None:
-        """Take the network of a seed through and compare.
+    def add(self, seeds: Sequence[int]) -> None:
+        """Take the networks of some seeds through and compare; one by one, should they not all pass together.
 
         Raises:
-            AssertionError: other numbers, or a fault; says the seed and the network's steps.
+            AssertionError: other numbers, or a fault; says the seed and the network's steps. Nothing is added then.
         """
-        network, clip = random_network(seed)
+        for seed, (network, outcome) in zip(seeds, self._outcomes(seeds), strict=True):
+            if isinstance(outcome, LoweringError):
+                self.refused[outcome.message.splitlines()[1].strip()[:100]] += 1
+            elif outcome is None:
+                self.coarse += 1
+            else:
+                self.exact += 1
+                self.steps.update(step.name.split()[0] for step in network.steps)
+                self.worst = max(self.worst, (outcome, seed), key=lambda pair: pair[0])
+
+    def _outcomes(self, seeds: Sequence[int]) -> list[tuple[RandomNetwork, float | LoweringError | None]]:
+        """Each network with its error, None where float32 is too coarse for it, or its refusal."""
+        networks, clips = zip(*map(random_network, seeds), strict=True)
         try:
-            error = _through_onnx(network, clip) if self.through == "onnx" else _lowered(network, clip)
-        except LoweringError as refusal:
-            self.refused[refusal.message.splitlines()[1].strip()[:100]] += 1
-            return
+            errors = _through_onnx(networks, clips) if self.through == "onnx" else [*map(_lowered, networks, clips)]
         except Exception as fault:
-            raise AssertionError(f"seed {seed}: {fault}\n{network.described()}") from fault
-        if error is None:
-            self.coarse += 1
-            return
-        self.exact += 1
-        self.steps.update(step.name.split()[0] for step in network.steps)
-        self.worst = max(self.worst, (error, seed), key=lambda pair: pair[0])
+            if len(seeds) > 1:
+                return [one for seed in seeds for one in self._outcomes([seed])]
+            if isinstance(fault, LoweringError):
+                return [(networks[0], fault)]
+            raise AssertionError(f"seed {seeds[0]}: {fault}\n{networks[0].described()}") from fault
+        return list(zip(networks, errors, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready mapping."""
@@ -116,27 +125,37 @@ def _lowered(network: RandomNetwork, clip: torch.Tensor) -> float:
     return worst_error(got, expected)
 
 
-def _through_onnx(network: RandomNetwork, clip: torch.Tensor) -> float | None:
-    """The error of the exported network, in float32; None where float32 itself is too coarse for it.
+def _through_onnx(networks: Sequence[RandomNetwork], clips: Sequence[torch.Tensor]) -> list[float | None]:
+    """The errors of networks exported together, in float32; None where float32 itself is too coarse for one.
 
     Raises:
         AssertionError: more than is allowed; see `whole_path`.
         LoweringError: refused by name.
     """
     with tempfile.TemporaryDirectory(prefix="edge4d-survey-") as folder:
-        found = whole_path(network, [clip], Path(folder))
-    if found.coarse:
-        return None
-    assert found.exact, f"off by {found.ours:.3g} of the output's range; float32 PyTorch by {found.eager:.3g}"
-    return found.ours
+        found = whole_path(networks, clips, Path(folder))
+    for one in found:
+        said = f"off by {one.ours:.3g} of the output's range; float32 PyTorch by {one.eager:.3g}"
+        assert one.exact or one.coarse, said
+    return [None if one.coarse else one.ours for one in found]
 
 
 def survey(seeds: Iterable[int], through: str = "lower") -> Survey:
     """The networks of these seeds; see `Survey.add`."""
     found = Survey(through)
-    for seed in seeds:
-        found.add(seed)
+    for together in _batched(seeds, through):
+        found.add(together)
     return found
+
+
+_TOGETHER = {"lower": 1, "onnx": 6}
+"""Networks that are exported as one: half of what an export costs is then paid once."""
+
+
+def _batched(seeds: Iterable[int], through: str) -> Iterator[Sequence[int]]:
+    rest = iter(seeds)
+    while together := list(islice(rest, _TOGETHER[through])):
+        yield together
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -169,10 +188,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"up to seed {at}: {counts}, {seconds:.0f} s", file=sys.stderr, flush=True)
 
     try:
-        while at < options.end:
-            found.add(at)
-            at += 1
-            if at % _SAVE_EVERY == 0:
+        for together in _batched(range(at, options.end), options.through):
+            found.add(together)
+            at += len(together)
+            if at % _SAVE_EVERY < len(together):
                 save()
     except AssertionError as error:
         print(f"error: {error}", file=sys.stderr)

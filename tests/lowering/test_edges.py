@@ -67,6 +67,43 @@ def test_an_output_without_elements_is_refused():
         lower(Fn(lambda x: (x, x[:, :0])), (CLIP,))
 
 
+# ---- writes into a diagonal -----------------------------------------------------------------------------------------
+
+
+def diagonals(x):
+    y = x.clone()
+    y.diagonal(0, 3, 4).fill_(2.0)
+    y.diagonal(-1, 2, 3).mul_(3)
+    y.diagonal(2, -1, 1)[:, :, 0] = x.mean()
+    return y, y.diagonal_scatter(x[..., :4].flatten(2)[..., :24].view(2, 3, 6, 4), 1, 2, 4)
+
+
+def test_writes_into_a_diagonal():
+    lowered_equals_eager(Fn(diagonals), torch.randn(2, 3, 4, 6, 5, dtype=torch.float64))
+
+
+# ---- a place that is one number ------------------------------------------------------------------------------------
+
+PICKED = {
+    "a_frame": lambda x: x[:, :, x.mean((0, 1, 3, 4)).argmax()],
+    "from_the_end": lambda x: x[..., -(x.sum((0, 1, 2, 3)).argmax() + 1)],
+    "a_row_of_a_table": lambda x: torch.arange(12.0, dtype=x.dtype).view(4, 3)[(x.sum() > 0).long()] + x.mean(),
+    "one_number_of_two_places": lambda x: x[:, (x[0, 0, 0, 0, 0] > 0).long(), :, (x.mean() > 0).int()],
+    "twice": lambda x: x.select(1, i := x.mean((0, 2, 3, 4)).argmin()) + x.select(1, i - 1),
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_a_place_that_is_one_number(name):
+    lowered_equals_eager(Fn(PICKED[name]), CLIP)
+    lowered_equals_eager(Fn(PICKED[name]), -CLIP)
+
+
+def test_a_number_that_is_used_otherwise_is_refused():
+    with pytest.raises(LoweringError, match="a number is read from a tensor"):
+        lower(Fn(lambda x: x[:, i := x.sum((0, 2, 3, 4)).argmax()] * i.item()), (CLIP,))
+
+
 # ---- a model that writes into its input -----------------------------------------------------------------------------
 
 

@@ -33,7 +33,7 @@ def test_a_wrong_number_would_be_noticed(monkeypatch):
 
 def test_a_survey_goes_on_where_it_was_stopped(tmp_path, monkeypatch, capsys):
     out, added = tmp_path / "survey.json", []
-    monkeypatch.setattr(module.Survey, "add", lambda self, seed: added.append(seed))
+    monkeypatch.setattr(module.Survey, "add", lambda self, seeds: added.extend(seeds))
     assert main(["--from", "5", "--to", "8", "--out", str(out)]) == 0
     assert main(["--from", "5", "--to", "10", "--out", str(out)]) == 0
     assert added == [5, 6, 7, 8, 9]

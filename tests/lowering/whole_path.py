@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import edge4d
 
-__all__ = ["WITHIN", "Distance", "SideBySide", "distance", "whole_path"]
+__all__ = ["WITHIN", "Distance", "distance", "whole_path"]
 
 WITHIN = 1e-5
 """Of each output's range, the limit of `edge4d.export`'s own parity check: float32 summed in another order stays within
@@ -51,40 +51,45 @@ class Distance:
         return not self.exact and self.ours <= _AS_COARSE * self.eager
 
 
-class SideBySide(nn.Module):
+class _SideBySide(nn.Module):
     """Several networks as one, each with an input of its own: what an export costs by itself is then paid once."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
-    def forward(self, *clips: Tensor) -> list[Tensor]:
-        return [y for network, clip in zip(self.networks, clips, strict=True) for y in network(clip)]
+    def forward(self, *clips: Tensor) -> list[list[Tensor]]:
+        return [network(clip) for network, clip in zip(self.networks, clips, strict=True)]
 
 
-def whole_path(network: nn.Module, clips: Sequence[Tensor], folder: Path) -> Distance:
-    """Export at the example, gate at rank 4, and run on ONNX Runtime, with its optimisations, other inputs.
+def whole_path(networks: Sequence[nn.Module], clips: Sequence[Tensor], folder: Path) -> list[Distance]:
+    """Export networks side by side, gate at rank 4, and run on ONNX Runtime, with its optimisations, other inputs.
 
     Args:
-        network: float64; left so, its numbers rounded to those of float32. Returns a list of tensors.
-        clips: the example.
+        networks: float64; left so, their numbers rounded to those of float32. Each returns a list of tensors.
+        clips: the example of each.
         folder: where the files go.
 
+    Returns:
+        How far each of them is off.
+
     Raises:
-        LoweringError: refused by name.
+        LoweringError: one is refused by name.
         AssertionError: a value above rank 4, or outputs of other shapes, types or number.
     """
-    network.float()
-    report = edge4d.export(network, tuple(clip.float() for clip in clips), output=folder / "network.onnx", sets=1)
+    model = _SideBySide(networks).float().eval()
+    report = edge4d.export(model, tuple(clip.float() for clip in clips), output=folder / "networks.onnx", sets=1)
     assert report.gate.ok, report.gate.to_text()
     generator = torch.Generator().manual_seed(1)
     given = [torch.randn(clip.shape, generator=generator) for clip in clips]
     with edge4d.open(report.path) as opened:
         got = list(opened(*(clip.numpy() for clip in given)).values())
     with torch.no_grad():
-        eager = [y.numpy() for y in network(*given)]
-        true = [y.numpy() for y in network.double()(*(clip.double() for clip in given))]
-    return distance(got, eager, true)
+        eager = [[y.numpy() for y in outputs] for outputs in model(*given)]
+        true = [[y.numpy() for y in outputs] for outputs in model.double()(*(clip.double() for clip in given))]
+    assert len(got) == sum(map(len, true)), f"{len(got)} outputs, expected {sum(map(len, true))}"
+    own = [[got.pop(0) for _ in outputs] for outputs in true]
+    return [distance(*sides) for sides in zip(own, eager, true, strict=True)]
 
 
 def distance(got: Sequence[np.ndarray], eager: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> Distance:
