@@ -22,11 +22,17 @@ def joined(parts: tuple[Tensor, ...], order: Tensor) -> Tensor:
         parts: (N, ·, T, H, W).
         order: (S,), a permutation of all their channels.
     """
-    if any(map(_innermost, parts)) and not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+    if any(map(_innermost, parts)) and not _recorded():
         result: Tensor = _Joined.apply(order, *parts)  # type: ignore[no-untyped-call]
         return result
     both = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
     return both.index_select(1, order)
+
+
+def _recorded() -> bool:
+    """Whether a graph is being made, which is to hold operators that everybody knows."""
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return bool(traced) or torch.compiler.is_compiling()
 
 
 def _innermost(clip: Tensor) -> bool:
@@ -38,7 +44,7 @@ class _Joined(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, order: Tensor, *parts: Tensor) -> Tensor:
-        places = torch.argsort(order).split([part.shape[1] for part in parts])
+        places = torch.split(torch.argsort(order), [part.shape[1] for part in parts])
         ctx.save_for_backward(*places)
         n, _, *sizes = parts[0].shape
         rows = parts[0].new_empty((n, *sizes, len(order)))
@@ -48,7 +54,7 @@ class _Joined(torch.autograd.Function):
         return rows.movedim(-1, 1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows = gradient.movedim(1, -1)
         found = (rows.gather(-1, place.expand(*rows.shape[:-1], -1)) for place in ctx.saved_tensors)
         return None, *(part.movedim(-1, 1) for part in found)

@@ -157,7 +157,7 @@ class _Apart(torch.autograd.Function):
         return _squares(apart)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (apart,) = ctx.saved_tensors
         return apart * (2 * gradient).reshape(-1, *[1] * (apart.dim() - 1)), None
 
@@ -169,4 +169,5 @@ def _squares(values: Tensor) -> Tensor:
     """
     axes = sorted(range(1, values.dim()), key=values.stride, reverse=True)
     rows = values.permute(0, *axes)
-    return torch.linalg.vector_norm(rows.unsqueeze(-1).flatten(2), dim=2).square().sum(1)
+    norms: Tensor = torch.linalg.vector_norm(rows.unsqueeze(-1).flatten(2), dim=2)
+    return norms.square().sum(1)

@@ -54,3 +54,8 @@ def test_a_capture_holds_a_plain_selection():
     assert not [name for name in called if "scatter" in name]
     with torch.no_grad():
         assert torch.allclose(program.module()(clip), net(clip), atol=1e-6)
+
+
+def test_a_trace_does_so_too():
+    traced = torch.jit.trace(lambda a, b: joined((a, b), ORDER), parts(), check_trace=False)
+    assert "aten::index_select" in str(traced.graph)

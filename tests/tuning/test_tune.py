@@ -302,6 +302,8 @@ def test_broken_clips_are_counted(tmp_path, run):
         ({"resume": True}, "nothing to resume"),
         ({"options": TuneOptions(batch=64)}, "43 clips to learn from, fewer than a batch of 64"),
         ({"options": TuneOptions(batch=9, accumulate=2)}, "give --batch a multiple of 2"),
+        ({"device": "gpu"}, "--device gpu: "),
+        ({"device": "cuda:99"}, "--device cuda:99: there is none"),
     ],
 )
 def test_wrong_settings(settings, message, run):
