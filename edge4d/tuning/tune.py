@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -31,7 +32,7 @@ __all__ = ["tune"]
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
-_COPIES = 8  # of the weights, in a checkpoint being replaced, its successor and the result
+_COPIES = 10  # of the weights: five in a checkpoint, and its successor is written beside it
 
 
 def tune(
@@ -224,7 +225,7 @@ def _asked(submodule: str | None, fix: Fixes | None) -> dict[str, Any]:
 def _fingerprint(network: nn.Module) -> str:
     """SHA-256 of its weights: a network in memory has no other name than its class's."""
     digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
+    for name, value in itertools.chain(network.named_parameters(), network.named_buffers()):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
