@@ -20,7 +20,7 @@ from benchmarks.accuracy.optimizing import Optimizing
 from edge4d import models
 from edge4d.data.batches import eval_batches, train_batches
 from edge4d.tuning.checkpoints import checkpoint_path, read_checkpoint, write_checkpoint
-from edge4d.tuning.trainer import Diverged
+from edge4d.tuning.divergence import Diverged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from edge4d.blocks.base import Block, System
 from edge4d.blocks.geometry import Geometry
+from edge4d.blocks.ordering import joined
 from edge4d.blocks.parallel import SpatialBranch, TemporalBranch
 from edge4d.errors import UsageError
 
@@ -84,8 +85,8 @@ class ProposedCat(Block):
         """Both branches, joined; the channels in the Conv3d's order."""
         first, second = self._inputs(clip)
         spatial: Tensor = self.spatial(first)
-        both = spatial if self.temporal is None else torch.cat([spatial, self.temporal(second)], 1)
-        return both if self.full else both.index_select(1, self.order)
+        parts = (spatial,) if self.temporal is None else (spatial, self.temporal(second))
+        return torch.cat(parts, 1) if self.full else joined(parts, self.order)
 
     def adopt(self, weight: Tensor, bias: Tensor | None) -> None:
         """Choose a branch for every channel by what it loses, then restrict its weight to that branch's arm."""

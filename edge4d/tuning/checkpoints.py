@@ -58,15 +58,16 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        schema = state["schema"]
+        schema, before = state["schema"], dict(state["identity"])
     except Exception as error:  # torch.load raises whatever a broken archive makes it raise
         raise UsageError(
-            f"{path} is no checkpoint of a run: {str(error).splitlines()[0][:200]}", hint="add --force to begin anew"
+            f"{path} is no checkpoint of a run: {(str(error).splitlines() or [type(error).__name__])[0][:200]}",
+            hint="add --force to begin anew",
         ) from error
     if schema != SCHEMA:
         raise UsageError(f"{path} has layout {schema}, this edge4d reads {SCHEMA}", hint="add --force to begin anew")
-    if differing := [name for name in identity if state["identity"].get(name) != identity[name]]:
-        said = "; ".join(f"{name}: {state['identity'].get(name)} then, {identity[name]} now" for name in differing)
+    if differing := [name for name in identity if before.get(name) != identity[name]]:
+        said = "; ".join(f"{name}: {before.get(name)} then, {identity[name]} now" for name in differing)
         raise UsageError(
             f"{path} belongs to a run with other options ({said})",
             hint="give the same ones, or add --force to begin anew",

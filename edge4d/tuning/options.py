@@ -83,8 +83,8 @@ class TuneOptions:
         for name, known in (("norms", _NORMS), ("trained", _TRAINED), ("amp", _AMP)):
             if getattr(self, name) not in known:
                 raise UsageError(f"{name} is {getattr(self, name)!r}", hint=f"one of: {', '.join(known)}")
-        for name, low in (("batch", 1), ("accumulate", 1), ("patience", 1), ("workers", 0)):
-            if getattr(self, name) < low:
+        for name, low in (("batch", 1), ("accumulate", 1), ("patience", 1), ("workers", 0), ("decay", 0), ("seed", 0)):
+            if not getattr(self, name) >= low:
                 raise UsageError(f"{name} is {getattr(self, name)}, expected at least {low}")
         for name in ("rate", "clip"):
             if not getattr(self, name) > 0:

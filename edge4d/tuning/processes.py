@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edge4d.errors import UsageError
+
 __all__ = ["Processes", "joined"]
 
 
@@ -76,11 +78,14 @@ def joined(device: str | None = None) -> Iterator[Processes]:
 
     Args:
         device: ``cpu``, ``cuda``, ``cuda:1``…; a GPU where there is one when None.
+
+    Raises:
+        UsageError: no such device.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(f"cuda:{local}" if kind == "cuda" else kind)
+    chosen = _device(f"cuda:{local}" if kind == "cuda" else kind)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world == 1 or torch.distributed.is_initialized():
@@ -93,3 +98,17 @@ def joined(device: str | None = None) -> Iterator[Processes]:
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), chosen)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {name}: {str(error).splitlines()[0]}", hint="cpu, cuda, cuda:1…") from error
+    there = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(chosen.type, 0)
+    if (chosen.index or 0) >= there:
+        raise UsageError(
+            f"--device {name}: there is none; GPUs that torch {torch.__version__} can use: {torch.cuda.device_count()}",
+            hint="leave --device out for what there is",
+        )
+    return chosen

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -11,30 +13,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from edge4d.blocks.choice import BlockSpec, Choice
-from edge4d.data.opening import open_source
-from edge4d.data.source import ClipSpec, ClipUnreadable, Part, Source, View
 from edge4d.errors import UsageError
-from edge4d.files import refuse_existing, refuse_folder, staged
+from edge4d.files import refuse_existing, refuse_folder
 from edge4d.fixed_inputs import Fixes, fixes_text
-from edge4d.quiet import quiet
-from edge4d.recipe import recipe_bytes, recipe_path
 from edge4d.subject import Subject, evaluation
 from edge4d.swapping import swap_with_report
 from edge4d.tuning.checkpoints import check_space, checkpoint_path
+from edge4d.tuning.clips import clip_spec, fitting_clips, sources, use_labels
 from edge4d.tuning.options import TuneOptions
 from edge4d.tuning.processes import Processes, joined
 from edge4d.tuning.report import TuneReport
 from edge4d.tuning.trainer import Told, Trainer
+from edge4d.tuning.writing import check_writable, write
 
-__all__ = ["clip_spec", "tune"]
+__all__ = ["tune"]
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
-_FITTED_ON = 32  # clips of the training part, for the least-squares fit before training
-_COPIES = 8  # of the weights, in a checkpoint being replaced, its successor and the result
+_COPIES = 10  # of the weights: five in a checkpoint, and its successor is written beside it
 
 
 def tune(
@@ -123,16 +121,15 @@ def tune(
                     hint="pass the nn.Module itself, or a state_dict with --factory package.module:callable",
                 )
             spec = clip_spec(subject, video)
-            if fix:
-                _check_writable(subject)
-            train, held_out = _sources(data, val, split, spec, options)
+            train, held_out = sources(data, val, split, spec, options)
         classes = _class_count(subject)
-        used = _use_labels(labels, train, classes)
+        used = use_labels(labels, train, classes)
         options = replace(options, weights=replace(options.weights, labels=_label_weight(options, used)))
         with staging("swapping"):
             student, swapped = swap_with_report(
-                subject.model, block, args=subject.args, calib=_fitting_clips(train), **(block_options or {})
+                subject.model, block, args=subject.args, calib=fitting_clips(train), **(block_options or {})
             )
+            check_writable(student, subject, fixed=bool(fix))
         check_space(target, _COPIES * sum(p.numel() * p.element_size() for p in student.parameters()))
         teacher = copy.deepcopy(subject.model)
         trainer = Trainer(
@@ -152,8 +149,12 @@ def tune(
             "block_options": dict(block_options or {}),
             **_asked(submodule, fix),
             "source": subject.source,
+            "weights": _fingerprint(teacher),
             "data": str(data),
             "clips": len(train),
+            "val": None if val is None else str(val),
+            "split": None if split is None else str(split),
+            "video": dict(video or {}),
         }
         if resume:
             trainer.resume(identity)
@@ -170,33 +171,16 @@ def tune(
             best=trainer.kept,
             steps=trainer.step,
             ended=trainer.ended,
-            seconds=trainer.seconds,
+            seconds=trainer.pace.seconds,
             skipped=(*train.skipped, *trainer.failed.items()),
             swap=swapped,
             notes=notes,
         )
         if processes.first:
             with staging("writing"):
-                _write(target, student, subject, report, options, _asked(submodule, fix))
+                write(target, student, subject, report, options, _asked(submodule, fix))
             trainer.checkpoint.unlink(missing_ok=True)
         return report
-
-
-def clip_spec(subject: Subject, video: Mapping[str, Any] | None = None) -> ClipSpec:
-    """What the network takes, from its example input.
-
-    Raises:
-        UsageError: it takes anything else than one clip (N, C, T, H, W).
-    """
-    tensors = [x for x in pytree.tree_leaves((subject.args, subject.kwargs)) if isinstance(x, Tensor)]
-    if len(tensors) != 1 or tensors[0].dim() != 5:
-        shapes = ", ".join("x".join(map(str, tensor.shape)) for tensor in tensors)
-        raise UsageError(
-            f"{subject.source} takes {len(tensors)} inputs ({shapes}), expected one clip (N C T H W)",
-            hint="wrap the network in one that takes a single clip and makes the other inputs of it",
-        )
-    _, c, t, h, w = tensors[0].shape
-    return ClipSpec(shape=(c, t, h, w), **(video or {}))
 
 
 def _check_unfinished(target: Path, *, resume: bool, force: bool) -> None:
@@ -219,34 +203,6 @@ def _check_batch(options: TuneOptions, processes: Processes) -> None:
         )
 
 
-def _sources(
-    data: str | Path, val: str | Path | None, split: Path | None, spec: ClipSpec, options: TuneOptions
-) -> tuple[Source, Source]:
-    """(learned from, held out)."""
-    source = open_source(data, spec, split)
-    if source.classes is not None and len(source.classes) < 2:
-        raise UsageError(
-            f"--data {data}: all clips are of one class, {source.classes[0]}", hint="each subfolder is a class"
-        )
-    if val is not None:
-        held_out = open_source(val, spec)
-        if source.classes is not None and held_out.classes is not None and held_out.classes != source.classes:
-            differing = sorted(set(held_out.classes) ^ set(source.classes)) or ["their order"]
-            raise UsageError(
-                f"--val {val}: its classes are not those of --data; they differ in {', '.join(differing[:5])}"
-            )
-    else:
-        count = max(1, round(options.held_out * len(source)))
-        order = torch.randperm(len(source), generator=torch.Generator().manual_seed(options.seed)).tolist()
-        source, held_out = Part(source, sorted(order[count:])), Part(source, sorted(order[:count]))
-    if len(source) < options.batch:
-        raise UsageError(
-            f"--data {data}: {len(source)} clips to learn from, fewer than a batch of {options.batch}",
-            hint="give more clips, or a smaller --batch",
-        )
-    return source, held_out
-
-
 def _class_count(subject: Subject) -> int | None:
     """Classes of a network whose one output is (N, classes)."""
     with evaluation(subject.model), torch.no_grad():
@@ -256,38 +212,23 @@ def _class_count(subject: Subject) -> int | None:
     return None
 
 
-def _use_labels(wanted: bool | None, source: Source, classes: int | None) -> bool:
-    if wanted is False or (wanted is None and (source.classes is None or classes is None)):
-        return False
-    if source.classes is None:
-        raise UsageError("--labels: the clips have none", hint="leave --labels out to learn from the original alone")
-    if classes is None:
-        raise UsageError("--labels: the network's output is not one (N, classes)", hint="leave --labels out")
-    if len(source.classes) != classes:
-        raise UsageError(
-            f"the network knows {classes} classes, the data has {len(source.classes)}",
-            hint="add --no-labels to learn from the original alone",
-        )
-    return True
-
-
 def _label_weight(options: TuneOptions, used: bool) -> float:
     return (options.weights.labels or 1.0) if used else 0.0
 
 
-def _fitting_clips(source: Source) -> Tensor:
-    """Clips for the least-squares fit; the same ones in every process."""
-    found: list[Tensor] = []
-    for index in range(0, len(source), max(1, len(source) // _FITTED_ON)):
-        try:
-            found.append(source.read(index, View()))
-        except ClipUnreadable:
-            continue  # training names it
-        if len(found) == _FITTED_ON:
-            break
-    if not found:
-        raise UsageError("none of the clips that the fit starts from can be read", hint="check --data")
-    return torch.stack(found)
+def _asked(submodule: str | None, fix: Fixes | None) -> dict[str, Any]:
+    """What of the network is tuned, for the recipe and for a run that goes on; empty for all of it as it is."""
+    told: dict[str, Any] = {"submodule": submodule} if submodule is not None else {}
+    return told | ({"fix": fixes_text(fix)} if fix else {})
+
+
+def _fingerprint(network: nn.Module) -> str:
+    """SHA-256 of its weights: a network in memory has no other name than its class's."""
+    digest = hashlib.sha256()
+    for name, value in itertools.chain(network.named_parameters(), network.named_buffers()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _notes(trainer: Trainer) -> list[str]:
@@ -299,48 +240,3 @@ def _notes(trainer: Trainer) -> list[str]:
             "data in the network's order, and the clips normalised as it was trained?"
         ]
     return []
-
-
-def _asked(submodule: str | None, fix: Fixes | None) -> dict[str, Any]:
-    """What of the network is tuned, for the recipe and for a run that goes on; empty for all of it as it is."""
-    told: dict[str, Any] = {"submodule": submodule} if submodule is not None else {}
-    return told | ({"fix": fixes_text(fix)} if fix else {})
-
-
-def _check_writable(subject: Subject) -> None:
-    """Refuse a network that could be trained but not written: plain `torch.export` reads no input by value.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    try:
-        with evaluation(subject.model), quiet(), torch.no_grad():
-            torch.export.export(subject.model, subject.args, dict(subject.kwargs), strict=False)
-    except Exception as error:  # of torch, or of the network's own code
-        why = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise UsageError(
-            f"{subject.source} with fixed inputs cannot be written as a .pt2: {why}",
-            hint="replace what is counted by an input's values in its forward by numbers, then tune it without --fix",
-        ) from error
-
-
-def _write(
-    target: Path,
-    student: nn.Module,
-    subject: Subject,
-    report: TuneReport,
-    options: TuneOptions,
-    asked: Mapping[str, Any],
-) -> None:
-    """The archive and its recipe, together or not at all."""
-    student = student.cpu()
-    recipe = recipe_path(target)
-    args = tuple(arg.cpu() if isinstance(arg, Tensor) else arg for arg in subject.args)
-    with evaluation(student), quiet(), torch.no_grad():
-        program = torch.export.export(student, args, dict(subject.kwargs), strict=False)
-    sources = list(subject.files or ([subject.path] if subject.path is not None else []))
-    facts = {"block": report.block, **asked, **options.to_dict(), "best": report.best.to_dict(), "steps": report.steps}
-    with staged(target, recipe) as (archive, beside):
-        with quiet():
-            torch.export.save(program, archive)
-        beside.write_bytes(recipe_bytes("tune", sources, facts, {target.name: archive}, ("torch", "numpy", "av")))

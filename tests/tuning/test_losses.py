@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from edge4d.errors import UsageError
 from edge4d.tuning.losses import Weights, layer_outputs, losses
 
 RNG = torch.Generator().manual_seed(0)
@@ -78,3 +79,21 @@ def test_a_layer_called_twice_counts_twice():
         shared(torch.zeros(1, 2))
     assert len(found["0"]) == 2
     assert not shared[0]._forward_hooks
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last_3d])
+def test_layers_are_compared_in_any_memory_order_and_so_are_gradients(order):
+    t, s = (torch.randn(2, 3, 4, 5, 6, generator=RNG, dtype=torch.float64) for _ in range(2))
+    t, s = t.contiguous(), s.contiguous(memory_format=order).requires_grad_()
+    found = losses(t, s, {}, {}, None, 2.0).outputs
+    plain = ((s - t).flatten(1).square().sum(1) / t.flatten(1).square().sum(1)).mean()
+    assert found.item() == pytest.approx(plain.item(), rel=1e-5)
+    (mine,), (autograd,) = torch.autograd.grad(found, s), torch.autograd.grad(plain, s)
+    assert torch.allclose(mine, autograd, rtol=1e-4, atol=1e-8)
+    assert not torch.allclose(mine, autograd * 1.01, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("wrong", [{"layers": -1.0}, {"temperature": 0.0}, {"labels": float("nan")}])
+def test_weights_that_cannot_be(wrong):
+    with pytest.raises(UsageError, match="expected weights from 0 on"):
+        Weights(**wrong)

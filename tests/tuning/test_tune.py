@@ -16,11 +16,12 @@ import edge4d
 from edge4d.cli import main
 from edge4d.cli.tune import command
 from edge4d.errors import ExportError, UsageError
+from edge4d.tuning import trainer
 from edge4d.tuning.checkpoints import checkpoint_path
+from edge4d.tuning.divergence import Diverged
 from edge4d.tuning.losses import Weights
 from edge4d.tuning.options import TuneOptions, parse_duration, parse_kinds
-from edge4d.tuning.trainer import Diverged
-from tests.tuning.nets import SHAPE, Scaled, build, build_holder, clips, write_clips
+from tests.tuning.nets import SHAPE, Scaled, Tiny, build, build_holder, clips, write_clips
 
 ARGS = (torch.zeros(2, *SHAPE),)
 QUICK = TuneOptions(steps=24, batch=8, every=8, rate=3e-3)
@@ -115,12 +116,50 @@ def test_a_run_that_was_interrupted_goes_on_as_if_nothing_had_been(at, run, tmp_
     assert [entry.step for entry in report.history] == [0, 8, 16, 24]
 
 
-def test_only_the_same_run_goes_on(run, tmp_path):
+def stop(share, text):
+    raise KeyboardInterrupt
+
+
+def test_dropout_draws_the_same_when_a_run_goes_on(run, tmp_path):
+    options = replace(QUICK, norms="train", save_every=1e-9)
+    whole = run(output=tmp_path / "whole.pt2", options=options)
+
     def interrupt(share, text):
-        raise KeyboardInterrupt
+        if text.startswith("step 11/"):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(told=interrupt)
+        run(output=tmp_path / "broken.pt2", options=options, told=interrupt)
+    broken = run(output=tmp_path / "broken.pt2", options=options, resume=True)
+    assert same(weights(whole.path), weights(broken.path))
+
+
+def test_a_run_that_had_come_to_its_end_does_not_go_on(run, monkeypatch):
+    """Killed after the last measurement, before the result was written."""
+    options = TuneOptions(steps=60, batch=8, every=10, rate=1e-12, patience=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("edge4d.tuning.tune.write", stop)
+        with pytest.raises(TypeError):  # any error will do
+            run(options=options)
+    report = run(options=options, resume=True)
+    assert (report.steps, report.ended) == (40, "no progress in 4 measurements")
+
+
+@pytest.mark.parametrize("other", ["val", "video", "weights"])
+def test_what_else_makes_a_run_another_one(other, run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(told=stop)
+    changed = {"val": {"val": write_clips(tmp_path / "val.npz")}, "video": {"video": {"step": 3}}}.get(other)
+    if changed is None:
+        changed = {"model": build()}
+        changed["model"].head.weight.data += 0.1
+    with pytest.raises(UsageError, match=f"belongs to a run with other options .*{other}: "):
+        run(resume=True, **changed)
+
+
+def test_only_the_same_run_goes_on(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(told=stop)
     with pytest.raises(UsageError, match=r"other options .*rate: 0.003 then, 0.1 now"):
         run(resume=True, options=TuneOptions(steps=24, batch=8, every=8, rate=0.1))
     checkpoint_path(tmp_path / "tuned.pt2").write_bytes(b"nothing of the kind")
@@ -189,6 +228,29 @@ def test_a_loss_that_is_no_number_names_the_layer_and_keeps_the_checkpoint(run, 
     assert not (tmp_path / "tuned.pt2").exists()
 
 
+def test_held_out_clips_that_give_no_number_are_told_at_once(run, tmp_path):
+    class Deep(Tiny):
+        def forward(self, clip):
+            return super().forward(clip) + (clip.mean((1, 2, 3, 4)) + 5).log()[:, None]
+
+    val = write_clips(tmp_path / "val.npz", clips=clips()[0] - 10)
+    with pytest.raises(Diverged, match="the loss on the held-out clips is nan after 0 steps"):
+        run(model=build(Deep), val=val)
+
+
+def test_layers_outputs_are_not_kept_while_measuring(run, monkeypatch):
+    """They would be those of all held-out clips."""
+    seen, measure = [], trainer.measure
+
+    def watched(teacher, network, *others, **settings):
+        seen.append(sum(len(m._forward_hooks) for side in (teacher, network) for m in side.modules()))
+        return measure(teacher, network, *others, **settings)
+
+    monkeypatch.setattr(trainer, "measure", watched)
+    run()
+    assert seen == [0, 0, 0, 0]
+
+
 def test_labels_can_be_left_out(run):
     with_labels, without = run(), run(labels=False, force=True)
     assert with_labels.history[0].loss > without.history[0].loss
@@ -206,6 +268,20 @@ def test_training_mode_moves_the_statistics(run, tmp_path):
     moving = run(output=tmp_path / "b.pt2", options=replace(QUICK, norms="train"))
     assert torch.equal(weights(frozen.path)["norm.running_mean"], weights(frozen.path)["norm.running_mean"])
     assert not torch.equal(weights(moving.path)["norm.running_mean"], weights(frozen.path)["norm.running_mean"])
+
+
+def test_clips_of_one_class_will_do_without_labels(run, tmp_path):
+    found = write_clips(tmp_path / "one.npz", labels=np.zeros(48, int))
+    assert run(data=found, labels=False).steps == 24
+
+
+def test_a_network_that_cannot_be_written_is_refused_before_it_is_trained(run):
+    class Counted(Tiny):
+        def forward(self, clip):
+            return super().forward(clip) * (2 if float(clip.detach().mean()) > 5 else 1)
+
+    with pytest.raises(UsageError, match=r"Counted cannot be written as a \.pt2"):
+        run(model=build(Counted), told=stop)
 
 
 def test_broken_clips_are_counted(tmp_path, run):
@@ -226,6 +302,8 @@ def test_broken_clips_are_counted(tmp_path, run):
         ({"resume": True}, "nothing to resume"),
         ({"options": TuneOptions(batch=64)}, "43 clips to learn from, fewer than a batch of 64"),
         ({"options": TuneOptions(batch=9, accumulate=2)}, "give --batch a multiple of 2"),
+        ({"device": "gpu"}, "--device gpu: "),
+        ({"device": "cuda:99"}, "--device cuda:99: there is none"),
     ],
 )
 def test_wrong_settings(settings, message, run):
@@ -282,6 +360,8 @@ def test_durations_that_are_none(text):
     [
         ({"vary": ("mirror", "rotate")}, "unknown variation 'rotate'"),
         ({"labelled": 0.0}, "labelled is 0.0, expected more than 0"),
+        ({"seed": -1}, "seed is -1, expected at least 0"),
+        ({"decay": -0.1}, "decay is -0.1, expected at least 0"),
         ({"epochs": 0.0}, "epochs is 0.0, expected more than 0"),
     ],
 )
