@@ -1,6 +1,6 @@
 """``python -m benchmarks.roofline [NETWORK...]``: the least time that networks can take here, beside what they take.
 
-The bound (`benchmarks.bounds`) stands on the machine's own rates, then and there: a product of two matrices and a large
+The bound (`benchmarks.bounds`) stands on the machine's own rates, then and there: products of matrices and a large
 sum take turns with the candidates on the same runtime and threads. There are two bounds: of direct convolutions, and of
 the formulation of each layer that has the lowest one.
 
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.bounds import Work, bound, layers_of
 from benchmarks.candidates import clips_of, network_of
 from benchmarks.cases import Case, load_cases, select
-from benchmarks.peaks import ADD, GEMM, gb_s, gflop_s, write_add, write_gemm
+from benchmarks.peaks import ADD, GEMM, gb_s, gemm_macs, gflop_s, write_add, write_gemm
 from benchmarks.run import RESULTS, measure_network, say, stamp_of
 from edge4d.errors import Edge4dError, UsageError
 from edge4d.files import atomic_write, refuse_existing, refuse_folder
@@ -71,7 +71,7 @@ def measure(
         why = "; ".join(f"{name}: {beside[name].failure}" for name in failed)
         return [], [*problems, f"{case.name} is not recorded: the machine's own rates are unknown: {why}"]
     p50 = {name: latency["p50"] for name, latency in taken.items() if latency is not None}
-    peak, bandwidth = gflop_s(SIDE**3, p50[GEMM]), gb_s(MEBIBYTES, p50[ADD])
+    peak, bandwidth = gflop_s(gemm_macs(SIDE), p50[GEMM]), gb_s(MEBIBYTES, p50[ADD])
     roof = {"gflop_s": peak, "gb_s": bandwidth, "side": SIDE, "mebibytes": MEBIBYTES}
     roof |= {name: _rounded(value) for name, value in asdict(bound(layers, peak, bandwidth)).items()}
     return [row | {"roofline": roof} for row in rows], problems

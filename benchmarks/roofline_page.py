@@ -126,7 +126,7 @@ def _rates(rows: Sequence[Row]) -> str:
     peaks, bandwidths = ([roof[name] for roof in roofs] for name in ("gflop_s", "gb_s"))
     first = next(iter(roofs))
     return (
-        f"The product of two square matrices of side {first['side']} reached {median(peaks):.0f} GFLOP/s "
+        f"Products of square matrices of side {first['side']} reached {median(peaks):.0f} GFLOP/s "
         f"({min(peaks):.0f} to {max(peaks):.0f}), a number added to {first['mebibytes']} MiB {median(bandwidths):.1f} "
         f"GB/s ({min(bandwidths):.1f} to {max(bandwidths):.1f}), in turns with every network."
     )

@@ -1,7 +1,7 @@
 """``python -m benchmarks.scaling``: how the cost of native 5-D and of rank 4 grows with frames, channels, side, batch.
 
 Around a base one factor at a time is changed (`scaling.toml`). Candidates take turns as in `benchmarks.run`, checked in
-the same way, and with them a large product of two matrices on the same runtime and threads: the machine's own peak,
+the same way, and with them large products of matrices on the same runtime and threads: the machine's own peak,
 then and there. What is achieved counts the work of the *original* network, whatever a formulation saves of it.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.cases import Case
-from benchmarks.peaks import GEMM, gflop_s, write_gemm
+from benchmarks.peaks import GEMM, gemm_macs, gflop_s, write_gemm
 from benchmarks.run import RESULTS, measure_network, say, stamp_of
 from benchmarks.sweeps import SWEEPS, Point, Sweeps, load_sweeps
 from edge4d.errors import Edge4dError, UsageError
@@ -50,7 +50,7 @@ def measure(
     taken = beside[GEMM].latency_ms
     if taken is None:
         return [], [*problems, f"{point.name} is not recorded: the product of matrices failed: {beside[GEMM].failure}"]
-    peak = {"side": sweeps.gemm, "p50_ms": taken["p50"], "gflop_s": gflop_s(sweeps.gemm**3, taken["p50"])}
+    peak = {"side": sweeps.gemm, "p50_ms": taken["p50"], "gflop_s": gflop_s(gemm_macs(sweeps.gemm), taken["p50"])}
     for row in rows:
         row |= {"network": point.network, "factors": point.factors, "varies": list(point.varies), "macs": macs}
         row |= {"gflop_s": gflop_s(macs, row["latency_ms"]["p50"]), "gemm": peak}

@@ -155,7 +155,7 @@ def _peak(rows: Sequence[Row]) -> str:
     rates = [found["gflop_s"] for found in peaks.values()]
     sides = "/".join(map(str, sorted({found["side"] for found in peaks.values()})))
     return (
-        f"The product of two square matrices of side {sides} reached {median(rates):.0f} GFLOP/s "
+        f"Products of square matrices of side {sides} reached {median(rates):.0f} GFLOP/s "
         f"({min(rates):.0f} to {max(rates):.0f}), in turns with every size. GFLOP/s of a network count the "
         "multiplications and additions of its original form."
     )
