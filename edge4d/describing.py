@@ -105,7 +105,7 @@ def describe(
         fixed: values of inputs that are constants of the graph, by name.
 
     Raises:
-        ValidationError: the ports are not those of the graph, or of another type, or a packing that does not fit.
+        ValidationError: the ports are not those of the graph, or a packing that does not fit.
     """
     kept = [(entry.key, entry.value) for entry in model.metadata_props if not entry.key.startswith("edge4d.")]
     entries = {"edge4d.version": version, "edge4d.block": block, "edge4d.source": source}
@@ -125,9 +125,6 @@ def describe(
     for role, given, read in zip(("inputs", "outputs"), (inputs, outputs), ports_of(model), strict=True):
         if [_facts(port) for port in given] != [_facts(port) for port in read]:
             raise ValidationError(f"the {role} {ports_text(given)} are not those of the graph, {ports_text(read)}")
-        for own, there in zip(given, read, strict=True):
-            if own.dtype != there.dtype:
-                raise ValidationError(f"{own.name!r} of the {role} is {own.dtype}, and {there.dtype} in the graph")
 
 
 _AGAIN = "the file was damaged or edited after export; export it again"
