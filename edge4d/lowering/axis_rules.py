@@ -32,7 +32,7 @@ class SliceSpec:
     drop: bool
 
 
-@lowers(aten.slice.Tensor, aten.select.int, aten.narrow.default)
+@lowers(aten.slice.Tensor, aten.select.int, aten.narrow.default, aten.narrow_copy.default)
 class Slice:
     """One range of one axis."""
 
@@ -242,7 +242,10 @@ class Along:
     def rewrite(self, b: Builder, spec: AlongSpec) -> Value:
         node, dim, packing = b.isolate(with_axis(b, spec.x), spec.axis)
         if spec.op is aten.cumsum.default:
-            made = b.emit(spec.op, node, dim, dtype=spec.rest[0])
+            narrow = spec.x.dtype == torch.float16 and spec.rest[0] in (None, torch.float16)  # ONNX has no such sum
+            made = b.emit(spec.op, node, dim, dtype=torch.float32 if narrow else spec.rest[0])
+            if narrow:
+                made = b.emit(aten._to_copy.default, made, dtype=torch.float16)
         else:
             made = b.emit(spec.op, node, dim, *spec.rest)
         return reshape(b, b.value(made, packing), spec.x.shape)

@@ -138,3 +138,33 @@ class MatMul:
         addend = spec.addend if spec.beta == 1 else b.lower(aten.mul.Tensor, spec.addend, spec.beta)
         result: Operand = b.lower(aten.add.Tensor, product, addend)
         return result
+
+
+@dataclass(frozen=True)
+class TrilinearSpec:
+    """Σ x · y · z over the axes `summed`, each operand with axes of 1 put in at its `expands`."""
+
+    operands: tuple[Operand, ...]
+    expands: tuple[tuple[int, ...], ...]
+    summed: tuple[int, ...]
+
+
+@lowers(aten._trilinear.default)
+class Trilinear:
+    """Products and a sum, as `nn.Bilinear` has them."""
+
+    def check(self, site: Site) -> TrilinearSpec | Decline:
+        site.take("unroll_dim")  # how it is computed, not what
+        operands = tuple(site.take(f"i{i}") for i in (1, 2, 3))
+        expands = tuple(tuple(sorted(site.take(f"expand{i}"))) for i in (1, 2, 3))
+        return TrilinearSpec(operands, expands, tuple(site.take("sumdim")))
+
+    def rewrite(self, b: Builder, spec: TrilinearSpec) -> Operand:
+        factors = []
+        for operand, expand in zip(spec.operands, spec.expands, strict=True):
+            for axis in expand:
+                operand = b.lower(aten.unsqueeze.default, operand, axis)
+            factors.append(operand)
+        product = b.lower(aten.mul.Tensor, b.lower(aten.mul.Tensor, factors[0], factors[1]), factors[2])
+        result: Operand = b.lower(aten.sum.dim_IntList, product, list(spec.summed))
+        return result

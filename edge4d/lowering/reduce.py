@@ -278,11 +278,27 @@ class Product:
 
 @dataclass(frozen=True)
 class DistanceSpec:
-    """The p-norm distance of every row of x (…, R, M) to every row of y (…, S, M): (…, R, S)."""
+    """The p-norm distance of every row of x (…, R, M) to every row of y (…, S, M): (…, R, S); or of x to y."""
 
     x: Operand
     y: Operand
     order: float
+
+
+@lowers(aten.dist.default)
+class DistanceOfTwo:
+    """The p-norm of a difference."""
+
+    def check(self, site: Site) -> DistanceSpec | Decline:
+        order = float(site.take("p"))
+        if order <= 0:
+            return Decline(f"a distance of order {order}", "edge4d lowers positive orders and inf")
+        return DistanceSpec(site.take("self"), site.take("other"), order)
+
+    def rewrite(self, b: Builder, spec: DistanceSpec) -> Operand:
+        apart = b.lower(aten.sub.Tensor, spec.x, spec.y)
+        result: Operand = b.lower(aten.linalg_vector_norm.default, apart, spec.order)
+        return result
 
 
 @lowers(aten._cdist_forward.default)

@@ -218,6 +218,7 @@ REDUCTIONS = {
     "mean_alternating": lambda x: x.mean((0, 2, 4)),
     "mean_channel": lambda x: x.mean(1),
     "mean_all": lambda x: x.mean(),
+    "distance": lambda x: torch.dist(x, x.flip(1), 3) + torch.dist(x[:, 0], x.mean((0, 1))),
     "extrema_of_masks": lambda x: (x > 0).amax(1) & (x > -1).amin((1, 3), keepdim=True)[:, 0] | (x > 0).min(),
     "extrema_of_masks_with_places": lambda x: torch.cat([(x > 0).max(2)[0], (x < 0.3).min(2)[0]], 1),
     "sum": lambda x: x.sum((1, 3), keepdim=True),
@@ -340,6 +341,7 @@ PRODUCTS = {
     "bmm_permuted": (lambda: Fn(lambda x: x.flatten(2).transpose(1, 2) @ x.flatten(2)), [(2, 4, 3, 2, 2)]),
     "addmm": (lambda: Fn(lambda a, x, y: torch.addmm(a, x, y, beta=0.5, alpha=2)), [(4,), (3, 5), (5, 4)]),
     "baddbmm": (lambda: Fn(torch.baddbmm), [(2, 3, 4), (2, 3, 5), (2, 5, 4)]),
+    "bilinear": (lambda: nn.Bilinear(6, 5, 3), [(2, 4, 3, 6), (2, 4, 3, 5)]),
     "einsum": (lambda: Fn(lambda x, y: torch.einsum("ncthw,kc->nkthw", x, y)), [(2, 4, 3, 5, 6), (7, 4)]),
     "attention": (
         lambda: Fn(
