@@ -7,7 +7,7 @@ import hashlib
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +154,7 @@ def tune(
             "clips": len(train),
             "val": None if val is None else str(val),
             "split": None if split is None else str(split),
-            "video": dict(video or {}),
+            "video": asdict(spec),
         }
         if resume:
             trainer.resume(identity)
