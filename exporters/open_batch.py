@@ -123,11 +123,11 @@ def open_batch(
     graph = graphs[0]
     forget_layers(graph.proto)  # their shapes are those of one batch
     _check_same(graphs)
-    varying = _varying(graphs)
     inputs, outputs = (_ports([getattr(one, side) for one in lowereds]) for side in ("inputs", "outputs"))
     for port in outputs:
         if port.packing is not None and port.shape.count(OPEN) > 1:
             raise _refusal(f"more than one axis of output {port.name!r}", f"its shape is {shape_text(port.shape)}")
+    varying = _varying(graphs)
     _open_shapes([one.proto for one in graphs])
     for name in varying.keys() & graph.weights.keys():
         del graph.weights[name]

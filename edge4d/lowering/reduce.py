@@ -122,7 +122,9 @@ class Reduce:
         return ReduceSpec(x, _axes(x, given.get("dim")), op, tuple(keywords.items()), site.shape)
 
     def rewrite(self, b: Builder, spec: ReduceSpec) -> Value:
-        x = with_axis(b, spec.x)
+        x, dtype = with_axis(b, spec.x), dict(spec.keywords).get("dtype")
+        if dtype not in (None, x.dtype):  # as torch does; ONNX has no mean of booleans
+            x = b.lower(aten._to_copy.default, x, dtype=dtype)
         reduced = reduce_axes(b, x, spec.axes, spec.op, **dict(spec.keywords))
         return reshape(b, reduced, spec.shape)
 

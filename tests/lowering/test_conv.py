@@ -142,6 +142,7 @@ TRANSPOSED = {
     "dilation": dict(kernel_size=3, dilation=(2, 1, 3), stride=(2, 1, 2), padding=(2, 1, 0)),
     "groups": dict(kernel_size=(3, 2, 4), stride=2, groups=2),
     "no_bias": dict(kernel_size=(1, 4, 4), stride=(1, 2, 2), padding=(0, 1, 1), bias=False),
+    "output_padding_of_a_dilation": dict(kernel_size=2, dilation=(3, 2, 4), stride=(1, 1, 2), output_padding=(2, 1, 3)),
     "stride_beyond_kernel": dict(kernel_size=(2, 1, 2), stride=3, output_padding=2),
     "time_stride_only": dict(kernel_size=(4, 1, 1), stride=(2, 1, 1), padding=(1, 0, 0)),
 }

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from edge4d.errors import InternalError
-from edge4d.lowering.axis import pad_axes
+from edge4d.lowering.axis import pad_axes, slice_axis
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.values import Const, Operand, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import fx
 
     from edge4d.lowering.builder import Builder
@@ -67,6 +69,11 @@ def _emit(b: Builder, spec: ConvSpec, x: Value, batch_axes: tuple[int, ...]) -> 
             raise InternalError(f"a transposed convolution crops evenly in torch, got {spec.padding}")
         x = pad_axes(b, x, [*[(0, 0)] * (len(x.shape) - axes), *spec.padding])
         padding = [0] * axes
+    output_padding = list(spec.output_padding)
+    pairs = zip(output_padding, spec.stride, strict=True)
+    beyond = [-(-more // step) if more >= step else 0 for more, step in pairs]
+    if any(beyond):  # of a transposed one
+        x, output_padding = _longer(b, x, beyond, output_padding)
     own = x.packing
     batch = {atom for axis in batch_axes for atom in own.logical[axis]}
     groups = (tuple(a for a in own.memory if a in batch), own.logical[1], *(own.logical[s] for s in spatial))
@@ -75,13 +82,22 @@ def _emit(b: Builder, spec: ConvSpec, x: Value, batch_axes: tuple[int, ...]) -> 
     bias = b.given(spec.bias).node if spec.bias is not None else None
     stride, dilation = list(spec.stride), list(spec.dilation)
     if spec.transposed:
-        out = b.emit(
-            _TRANSPOSED[axes], node, weight, bias, stride, padding, list(spec.output_padding), spec.groups, dilation
-        )
+        out = b.emit(_TRANSPOSED[axes], node, weight, bias, stride, padding, output_padding, spec.groups, dilation)
     else:
         out = b.emit(_CONV[axes], node, weight, bias, stride, padding, dilation, spec.groups)
     packing = own.reorder(groups)
     sizes = out.meta["val"].shape
     for dim, axis in enumerate((1, *spatial), start=1):
         packing = packing.resize(axis, dim, sizes[dim])
-    return b.value(out, packing)
+    made = b.value(out, packing)
+    for axis, size in zip(spatial, spec.shape[-axes:], strict=True) if any(beyond) else ():
+        made = b.given(slice_axis(b, made, axis, 0, size))
+    return made
+
+
+def _longer(b: Builder, x: Value, rows: Sequence[int], output_padding: Sequence[int]) -> tuple[Value, list[int]]:
+    """x with zeros behind it in place of an output padding of a stride or more, which only a dilation admits and ONNX
+    Runtime takes for a fault: each adds a stride of results, of which those that are wanted are kept.
+    """
+    x = pad_axes(b, x, [*[(0, 0)] * (len(x.shape) - len(rows)), *((0, more) for more in rows)])
+    return x, [0 if more else own for more, own in zip(rows, output_padding, strict=True)]
