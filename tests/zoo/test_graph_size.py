@@ -30,7 +30,9 @@ LARGER = {
 }
 
 
-@pytest.mark.parametrize("name", ["r3d_18", "psmnet", "tsm", "timesformer", "segresnet", "voxelmorph", *LARGER])
+@pytest.mark.parametrize(
+    "name", ["r3d_18", "psmnet", "tsm", "timesformer", "segresnet", "voxelmorph", "attention_unet", *LARGER]
+)
 def test_nodes_against_the_native_export(name, tmp_path):
     entry = next(entry for entry in (*ZOO, *WIDE) if entry.name == name)
     module, clips = entry.build(), entry.inputs(1)
