@@ -80,8 +80,8 @@ OFFERS: tuple[Offer, ...] = (
     ),
     Offer(
         _ROWS,
-        "onnxruntime",
-        "cheap in the layout that ONNX Runtime gives to convolutions on CPUs; GPUs have such an algorithm of their own",
+        "onnxruntime openvino",
+        "cheap in the layouts that these give to convolutions on CPUs; GPUs have such an algorithm of their own",
     ),
 )
 """The table. What is left out, a runtime handles badly, or nobody has timed it there; more in docs/engines.md."""

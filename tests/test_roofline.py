@@ -16,6 +16,7 @@ from benchmarks import bounds, peaks, ratios, roofline, roofline_page
 from benchmarks.bounds import Work
 from benchmarks.candidates import EDGE4D, EDGE4D_FOR, NATIVE
 from benchmarks.cases import Case
+from benchmarks.run import stamp_of
 from tests.test_page import row
 
 CASE = Case("tiny", "tiny", (3, 4, 8, 8), 1, 1)
@@ -70,10 +71,10 @@ def test_winograd_has_fewer_multiplications_and_more_weights():
 def test_formulations_are_those_of_the_runtime():
     conv = nn.Conv3d(16, 16, (1, 3, 3), padding=(0, 1, 1), bias=False)
     least = {}
-    for runtime in ("onnxruntime", "openvino"):
+    for runtime in ("onnxruntime", "rknn"):
         ((direct, *others),) = bounds.layers_of(conv, (torch.zeros(1, 16, 2, 8, 8),), runtime)
         least[runtime] = min(way.macs for way in (direct, *others)) / direct.macs
-    assert least["openvino"] == 1
+    assert least["rknn"] == 1
     assert least["onnxruntime"] < 0.6  # F(4, 3) along rows
 
 
@@ -159,6 +160,23 @@ def test_without_the_machines_rates_nothing_is_recorded(tmp_path, monkeypatch):
     found, problems = measured(monkeypatch, tmp_path)
     assert found == []
     assert "add: its process died" in problems[0]
+
+
+@pytest.mark.slow
+def test_a_tiny_network_is_measured_and_shown(tmp_path):
+    files = {peaks.GEMM: peaks.write_gemm(roofline.SIDE, tmp_path, "onnxruntime")}
+    files[peaks.ADD] = peaks.write_add(roofline.MEBIBYTES, tmp_path, "onnxruntime")
+    asked = {"rounds": 2, "warmup": 1, "clock": "processor", "runtime": "onnxruntime", "stamp": stamp_of()}
+    rows, problems = roofline.measure(CASE, files, tmp_path, build=tiny, clips=clips, **asked)
+    assert not problems
+    assert [found["candidate"] for found in rows] == [NATIVE, EDGE4D, EDGE4D_FOR]
+    path = tmp_path / "r.jsonl"
+    path.write_text("".join(json.dumps(found) + "\n" for found in rows))
+    (line,) = [
+        line for line in roofline_page.render(roofline_page.read(path), "onnxruntime").splitlines() if "tiny" in line
+    ]
+    assert "×" in line
+    assert 0 < rows[0]["roofline"]["direct_ms"] < rows[0]["latency_ms"]["p50"]
 
 
 @pytest.mark.parametrize("words", [["nothing"], ["--rounds", "0"]])

@@ -49,7 +49,7 @@ axis = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 3), st.int
     st.tuples(axis, axis, axis),
     st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)),
     st.sampled_from([(1, 1, 1), (4, 2, 1), (4, 4, 2), (3, 3, 3)]),
-    st.sampled_from([name for name in FORMULATIONS if name not in ("phases", "interleaved") and "+rows" not in name]),
+    st.sampled_from([name for name in FORMULATIONS if name not in ("phases", "interleaved")]),
     st.integers(1, 2),
     st.booleans(),
 )
@@ -181,3 +181,15 @@ def test_bridges():
     assert bridge(frames, temporal) == (True, True)
     assert bridge(frames, frames) == (False, False)
     assert bridge(frames, frames.reorder(((2,), (0,), (1,), (3,)))) == (False, False)  # rows first: a true move
+
+
+def test_rows_are_transformed_for_all_products_along_time_at_once():
+    """Six depthwise convolutions in, 36 products, and four rows joined with channels last, where that is a view."""
+    module = randomise(nn.Conv3d(16, 16, 3, padding=1))
+    lowered = forced("winograd-4+rows-4", module, torch.randn(1, 16, 8, 8, 5))
+    calls = [node for node in lowered.module.graph.nodes if node.op == "call_function"]
+    convolutions = [node for node in calls if node.target is aten.conv2d.default]
+    assert len([node for node in convolutions if node.args[6] == 16]) == 6
+    assert len([node for node in convolutions if node.args[6] == 1]) == 36
+    (joined,) = [node for node in calls if node.target is aten.cat.default and len(node.args[0]) == 4]
+    assert {tuple(row.meta["val"].shape) for row in joined.args[0]} == {(12, 2, 5, 16)}

@@ -6,6 +6,9 @@ F(m, kH) of `cook_toom.fast_filter` on tiles of m result rows: F(4, 3) takes hal
 Both transforms are depthwise convolutions, B with stride m and A with kernels of one element, and sums. ONNX Runtime's
 fast layout of a Conv2d takes all of them as they are, so that nothing is repacked between the first transform and
 the last sum; a matrix product along H, or slices of rows, leaves that layout and loses what Winograd saves.
+
+In OpenVINO, which has channels last, depthwise convolutions are as good a transform; factors and sums are written as
+such, which it makes one pass a row, and rows are put together where channels are last, one copy and no reorder.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import torch
 from torch import Tensor
 
 from edge4d.lowering.axis import concat, slice_axis
+from edge4d.lowering.channels_last import LAST, is_plane
 from edge4d.lowering.conv.combining import combined
 from edge4d.lowering.conv.cook_toom import POINTS, fast_filter
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
@@ -26,6 +30,8 @@ from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.values import Const, Operand, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edge4d.lowering.builder import Builder
 
 __all__ = ["Reading", "Rows", "conv2d_by_rows", "reading"]
@@ -138,8 +144,14 @@ def reading(factors: tuple[float, ...], tile: int, tiles: int, rows: int, before
     return Reading((*(0.0,) * earlier, *factors[first : last + 1], *(0.0,) * later), 1, padding)
 
 
-def conv2d_by_rows(b: Builder, spec: ConvSpec) -> Value:
-    """`frames_conv2d` with `spec.rows` result rows a tile; x is logical (N, C, T, H, W)."""
+def conv2d_by_rows(b: Builder, spec: ConvSpec, product: Callable[[ConvSpec], Operand] | None = None) -> Value:
+    """`frames_conv2d` with `spec.rows` result rows a tile; x is logical (N, C, T, H, W).
+
+    Args:
+        b: the new graph.
+        spec: as `frames_conv2d` takes it, with rows.
+        product: convolves one row of every tile, as `frames_conv2d` does, which it is when None.
+    """
     n, _, frames, height, _ = spec.x.shape
     outs, found, width = spec.shape[1], *spec.shape[_H_AXIS:]
     tile, taps = spec.rows, spec.kernel[0]
@@ -158,8 +170,9 @@ def conv2d_by_rows(b: Builder, spec: ConvSpec) -> Value:
             shape=(n, outs, frames, tiles, width),
             rows=0,
         )
-        products.append(frames_conv2d(b, plane))
-    y: Operand = concat(b, _results(b, spec, a, products), _W_AXIS)
+        products.append(frames_conv2d(b, plane) if product is None else product(plane))
+    results = _results(b, spec, a, products)
+    y: Operand = concat(b, [_last(b, row) for row in results] if b.channels_last else results, _W_AXIS)
     y = b.lower(aten.view.default, y, [n, outs, frames, tiles * tile, width])
     return b.given(slice_axis(b, y, _H_AXIS, 0, found))
 
@@ -172,10 +185,23 @@ def _results(b: Builder, spec: ConvSpec, a: Tensor, products: list[Operand]) -> 
     """
 
     def times(x: Operand, factor: float) -> Operand:
-        return x if factor == 1 else _depthwise(b, spec, x, (factor,), f"times{factor:g}")
+        if factor == 1:
+            return x
+        scaled: Operand = (
+            b.lower(aten.mul.Scalar, x, factor)
+            if b.channels_last
+            else _depthwise(b, spec, x, (factor,), f"times{factor:g}")
+        )
+        return scaled
 
     def plus(x: Operand, y: Operand) -> Operand:
         total: Operand = b.lower(aten.add.Tensor, x, y)
+        return total
+
+    def minus(x: Operand, y: Operand) -> Operand:
+        if not b.channels_last:
+            return plus(times(y, -1.0), x)
+        total: Operand = b.lower(aten.sub.Tensor, x, y)
         return total
 
     tile, count = a.shape
@@ -186,7 +212,7 @@ def _results(b: Builder, spec: ConvSpec, a: Tensor, products: list[Operand]) -> 
         paired = j + 1 < count and tile > 1 and column[1] != 0 and a[1, j + 1].item() == -column[1]
         if paired:
             even = plus(products[j], products[j + 1])
-            odd = plus(times(products[j + 1], -1.0), products[j])
+            odd = minus(products[j], products[j + 1])
             for r in range(tile):
                 terms[r].append((column[r], odd if r % 2 else even))
         else:
@@ -202,6 +228,15 @@ def _results(b: Builder, spec: ConvSpec, a: Tensor, products: list[Operand]) -> 
         assert total is not None
         results.append(total)
     return results
+
+
+def _last(b: Builder, row: Operand) -> Operand:
+    """A convolution's result with channels last, so that rows lie side by side in memory as they do in the picture."""
+    x = b.given(row)
+    if not is_plane(x.packing):
+        return x
+    groups = tuple(x.packing.physical[place] for place in LAST)
+    return b.value(b.arrange(x, groups), x.packing.reorder(groups))
 
 
 def _depthwise(

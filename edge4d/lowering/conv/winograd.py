@@ -26,6 +26,7 @@ from edge4d.lowering.conv.combining import combined
 from edge4d.lowering.conv.cook_toom import POINTS, fast_filter
 from edge4d.lowering.conv.cost import Cost, frame_macs, frame_sizes
 from edge4d.lowering.conv.plane import frames_conv2d
+from edge4d.lowering.conv.rows import conv2d_by_rows
 from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.taps import T_AXIS, plane_spec
 from edge4d.lowering.linear_map import matrix_product
@@ -239,15 +240,24 @@ def _rewrite_apart(b: Builder, spec: ConvSpec, products: Products) -> Operand:
     groups, tiles = products.groups, products.count // products.groups
     by_group = products.inputs.view(tiles, groups, -1).transpose(0, 1).flatten(0, 1)
     x = matrix_product(b, spec.x, T_AXIS, by_group, "winograd.inputs")
-    weight, bias = _weight(b, spec, products), spec.bias
-    made: list[Operand] = []
-    for j, part in enumerate(split_axis(b, x, T_AXIS, [tiles] * groups)):
-        own: Operand = b.lower(
-            aten.narrow.default, weight, 0, j * spec.shape[1], spec.shape[1], name=f"{weight.name}{j}"
-        )
-        made.append(frames_conv2d(b, plane_spec(spec, part, own, bias if j == 1 else None)))
+    plane = plane_spec(spec, x, _weight(b, spec, products), spec.bias)
+
+    def apart(plane: ConvSpec) -> Operand:
+        """The frames of each group with its part of the weights, and the bias with the products of point 1."""
+        outs, weight = spec.shape[1], plane.weight
+        assert isinstance(weight, Const)
+        made: list[Operand] = []
+        for j, part in enumerate(split_axis(b, plane.x, T_AXIS, [tiles] * groups)):
+            own: Operand = b.lower(aten.narrow.default, weight, 0, j * outs, outs, name=f"{weight.name}{j}")
+            shape = (*plane.shape[:T_AXIS], tiles, *plane.shape[T_AXIS + 1 :])
+            bias = plane.bias if j == 1 else None
+            made.append(frames_conv2d(b, replace(plane, x=part, weight=own, bias=bias, shape=shape)))
+        return concat(b, made, T_AXIS)
+
+    # Rows of all groups are transformed at once, so that only the products are as many as there are groups.
+    y: Operand = conv2d_by_rows(b, plane, apart) if spec.rows else apart(plane)
     results = products.results.view(-1, tiles, groups).transpose(1, 2).flatten(1, 2)
-    return matrix_product(b, concat(b, made, T_AXIS), T_AXIS, results, "winograd.results")
+    return matrix_product(b, y, T_AXIS, results, "winograd.results")
 
 
 def _weight(b: Builder, spec: ConvSpec, products: Products) -> Const:
