@@ -87,7 +87,7 @@ class Winograd:
         """Matrix, grouped Conv2d, matrix."""
         products = self.products(spec)
         held = _cost(spec, products).held * spec.x.dtype.itemsize
-        parts = _parts(held, products.count // products.groups) if spec.rows else 1
+        parts = _parts(held, products.count // products.groups) if spec.rows and not b.channels_last else 1
         if parts == 1:
             return _rewrite(b, spec, products)
         made = [_rewrite(b, spec, part) for part in _in_parts(products, self.tile, parts)]
@@ -143,8 +143,8 @@ _MOST_PARTS = 4
 def _parts(held: int, tiles: int) -> int:
     """In how many parts tiles are worked off, so that combined frames of one make way for those of the next.
 
-    Only where rows are transformed too, which is for ONNX Runtime alone and holds most. Elsewhere graphs stay small,
-    and `edge4d build` makes parts of it (`exporters/onnxruntime_parts.py`).
+    Only for ONNX Runtime where rows are transformed too, which holds most. Elsewhere graphs stay small, and
+    `edge4d build` makes parts of them (`exporters/onnxruntime_parts.py`).
     """
     parts = 1
     while 2 * parts <= min(tiles, _MOST_PARTS) and held > parts * _PART:
