@@ -63,7 +63,11 @@ def test_numbers_stay_what_they_were(small, tmp_path, formulation, parts, batch)
 
 def test_a_part_that_reads_the_wrong_tiles_would_be_noticed(small, tmp_path, monkeypatch):
     real = onnxruntime_parts._Layer.cuts
-    swapped = lambda self, parts: [(a, rows) for (a, _), (_, rows) in zip(real(self, parts)[::-1], real(self, parts))]  # noqa: E731, B905
+
+    def swapped(layer, parts):
+        cuts = real(layer, parts)
+        return [(places, rows) for (places, _), (_, rows) in zip(reversed(cuts), cuts, strict=True)]
+
     monkeypatch.setattr(onnxruntime_parts._Layer, "cuts", swapped)
     path = written(tmp_path / "net.onnx", clip=(clip := torch.randn(1, 4, 16, 7, 6)))
     before = result(path, clip)
