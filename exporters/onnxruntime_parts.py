@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge4d.tile_parts import parts_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 __all__ = ["split_tiles"]
 
-PART = 10 * 2**20
-"""Bytes of combined frames below which nothing is taken apart further."""
-MOST_PARTS = 4
 _BY_SAMPLE = frozenset({"Conv", "FusedConv", "ReorderInput", "ReorderOutput", "Relu"})
 """What computes each element of the first axis by itself, from one value and constants."""
 
@@ -79,7 +78,7 @@ def split_tiles(model: Path) -> int:
         layer = graph.layer(node)
         if layer is None:
             continue
-        parts = _parts(4 * (math.prod(layer.there) + math.prod(layer.back)), layer.tiles)
+        parts = parts_of(4 * (math.prod(layer.there) + math.prod(layer.back)), layer.tiles)
         cuts = layer.cuts(parts) if parts > 1 else None
         if cuts is not None:
             graph.replace(layer, cuts)
@@ -87,13 +86,6 @@ def split_tiles(model: Path) -> int:
         graph.finish()
         model.write_bytes(loaded.SerializeToString())
     return len(graph.made)
-
-
-def _parts(held: int, tiles: int) -> int:
-    parts = 1
-    while 2 * parts <= min(tiles, MOST_PARTS) and held > parts * PART:
-        parts *= 2
-    return parts
 
 
 class _Graph:

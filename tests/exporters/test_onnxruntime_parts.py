@@ -10,6 +10,7 @@ from onnx import numpy_helper
 from torch import nn
 
 import edge4d
+from edge4d import tile_parts
 from edge4d.exporters import onnxruntime_parts
 from edge4d.exporters.onnxruntime import compile_engine
 from edge4d.exporters.onnxruntime_parts import split_tiles
@@ -29,7 +30,7 @@ def written(path, formulation="winograd-4", clip=CLIP, **how):
 @pytest.fixture
 def small(monkeypatch):
     """Layers of a test are large enough."""
-    monkeypatch.setattr(onnxruntime_parts, "PART", 1)
+    monkeypatch.setattr(tile_parts, "PART", 1)
 
 
 def built(path, beside=False):
@@ -125,11 +126,6 @@ def test_what_does_not_come_apart_is_left_alone(small, tmp_path, what):
     before = path.read_bytes()
     assert split_tiles(path) == 0
     assert path.read_bytes() == before
-
-
-def test_parts_are_for_what_is_large_alone():
-    assert [onnxruntime_parts._parts(held << 20, 8) for held in (1, 10, 11, 25, 200)] == [1, 1, 2, 4, 4]
-    assert [onnxruntime_parts._parts(200 << 20, tiles) for tiles in (1, 2, 3, 4)] == [1, 2, 2, 4]
 
 
 def test_the_graph_itself_is_never_in_parts():

@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edge4d import tile_parts
 from edge4d.lowering import builder
-from edge4d.lowering.conv import winograd
 from edge4d.lowering.conv.rules import FORMULATIONS
 from edge4d.lowering.conv.spec import tap_range
 from tests.lowering.harness import lowered_equals_eager, ops_of, randomise
@@ -169,7 +169,7 @@ def test_a_patch_embedding_is_one_product_and_moves_nothing(order):
 def test_tiles_in_parts_give_the_same_numbers(formulation, frames, force, monkeypatch):
     """Where rows are transformed too; without, `edge4d build` makes the parts."""
     force(formulation)
-    monkeypatch.setattr(winograd, "_PART", 1)
+    monkeypatch.setattr(tile_parts, "PART", 1)
     clip = torch.randn(1, 4, frames, 7, 6, generator=torch.Generator().manual_seed(0))
     ops = ops_of(lowered_equals_eager(randomise(nn.Conv3d(4, 8, 3, padding=1)), clip))
     tiles = -(-frames // int(formulation[9]))
@@ -178,8 +178,8 @@ def test_tiles_in_parts_give_the_same_numbers(formulation, frames, force, monkey
 
 
 def test_parts_are_for_what_is_large_alone():
-    assert [winograd._parts(held << 20, 8) for held in (1, 10, 11, 25, 200)] == [1, 1, 2, 4, 4]
-    assert [winograd._parts(200 << 20, tiles) for tiles in (1, 2, 3, 4)] == [1, 2, 2, 4]
+    assert [tile_parts.parts_of(held << 20, 8) for held in (1, 10, 11, 25, 200)] == [1, 1, 2, 4, 4]
+    assert [tile_parts.parts_of(200 << 20, tiles) for tiles in (1, 2, 3, 4)] == [1, 2, 2, 4]
 
 
 def test_pieces_of_a_clip_and_folded_time_move_nothing():

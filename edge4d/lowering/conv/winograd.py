@@ -31,6 +31,7 @@ from edge4d.lowering.conv.spec import ConvSpec
 from edge4d.lowering.conv.taps import T_AXIS, plane_spec
 from edge4d.lowering.linear_map import matrix_product
 from edge4d.lowering.values import Const, Operand
+from edge4d.tile_parts import parts_of
 
 if TYPE_CHECKING:
     from edge4d.lowering.builder import Builder
@@ -87,7 +88,9 @@ class Winograd:
         """Matrix, grouped Conv2d, matrix."""
         products = self.products(spec)
         held = _cost(spec, products).held * spec.x.dtype.itemsize
-        parts = _parts(held, products.count // products.groups) if spec.rows and not b.channels_last else 1
+        # Only for ONNX Runtime where rows are transformed too, which holds most. Elsewhere graphs stay small, and
+        # `edge4d build` makes parts of them (`exporters/onnxruntime_parts.py`).
+        parts = parts_of(held, products.count // products.groups) if spec.rows and not b.channels_last else 1
         if parts == 1:
             return _rewrite(b, spec, products)
         made = [_rewrite(b, spec, part) for part in _in_parts(products, self.tile, parts)]
@@ -131,25 +134,6 @@ def _tiled(tile: int, taps: int, frames: int, found: int, before: int) -> Produc
                 inputs[i, :, frame] = b[:, j]
         results[i * tile : (i + 1) * tile, i] = a
     return Products(inputs.flatten(0, 1), g, results.flatten(1)[:found])
-
-
-_PART = 10 * 2**20
-"""Bytes of combined frames below which nothing is taken apart further."""
-
-_MOST_PARTS = 4
-"""However long the clip is, so that the number of convolutions stays bounded."""
-
-
-def _parts(held: int, tiles: int) -> int:
-    """In how many parts tiles are worked off, so that combined frames of one make way for those of the next.
-
-    Only for ONNX Runtime where rows are transformed too, which holds most. Elsewhere graphs stay small, and
-    `edge4d build` makes parts of them (`exporters/onnxruntime_parts.py`).
-    """
-    parts = 1
-    while 2 * parts <= min(tiles, _MOST_PARTS) and held > parts * _PART:
-        parts *= 2
-    return parts
 
 
 def _in_parts(products: Products, tile: int, parts: int) -> list[Products]:
