@@ -197,13 +197,10 @@ class _Graph:
 
         if name not in self.constants:
             return None
-        tensor = onnx.TensorProto()
-        tensor.CopyFrom(self.constants[name])
+        tensor = self.constants[name]
         if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) != 3 or tensor.dims[0] != 1:
             return None
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(self.folder))
-        return onnx.numpy_helper.to_array(tensor)
+        return onnx.numpy_helper.to_array(tensor, base_dir=str(self.folder))
 
     def _target(self, node: NodeProto, rank: int) -> Shape | None:
         """The shape that a Reshape is told, if it is of that rank and plain numbers."""
