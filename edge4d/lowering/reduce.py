@@ -17,6 +17,8 @@ from edge4d.lowering.view import reshape, with_axis
 from edge4d.packing import MAX_RANK
 
 if TYPE_CHECKING:
+    from torch.fx import Node
+
     from edge4d.lowering.builder import Builder
 
 __all__ = ["axes_apart", "mean", "reduce_axes"]
@@ -42,7 +44,26 @@ def reduce_axes(b: Builder, x: Value, axes: Sequence[int], op: OpOverload, **key
     if not dims:  # every reduced axis has size 1; the operator still applies (a logsumexp, an `any`, a dtype)
         flat = b.reshape(node, (1, math.prod(packing.sizes)))
         return b.value(b.reshape(b.emit(op, flat, [0], True, **keywords), packing.physical_shape), packing)
+    frames = packing.physical_shape[0]
+    if op is aten.mean.dim and dims == _CHANNEL and frames > 1:
+        return b.value(_channel_mean(b, node, frames, **keywords), packing.drop(axes))
     return b.value(b.emit(op, node, dims, True, **keywords), packing.drop(axes))
+
+
+_CHANNEL = [0, 2, 3]
+"""The axes of one channel in values packed (t, c, h, w)."""
+
+
+def _channel_mean(b: Builder, node: Node, frames: int, **keywords: Any) -> Node:
+    """Each frame's mean, and then that of the frames as a sum.
+
+    One mean over these three axes is wrong in OpenVINO on CPUs with AVX2 alone, from a compiled model's second call on
+    (docs/engines.md). It joins two means that follow each other into that one, but not this. A sum of all places would
+    do as well, but may leave the range of float16.
+    """
+    means = b.emit(aten.mean.dim, node, _CHANNEL[1:], True, **keywords)
+    total = b.emit(aten.sum.dim_IntList, means, _CHANNEL[:1], True)
+    return b.emit(aten.mul.Tensor, total, 1 / frames)
 
 
 def axes_apart(b: Builder, x: Value, axes: Sequence[int]) -> Value | None:
