@@ -72,7 +72,6 @@ RUNTIME ?= onnxruntime
 bench: setup  ## the 4-D graph against native 5-D and eager PyTorch, into docs/performance.md; RUNTIME=openvino
 	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks.run --runtime $(RUNTIME)
 	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks.scaling --runtime $(RUNTIME)
-	env -u OMP_NUM_THREADS $(BIN)/python -m benchmarks.roofline --runtime $(RUNTIME)
 	$(BIN)/python -m benchmarks.page
 
 clean:  ## remove what was built

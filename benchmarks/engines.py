@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.candidates import write_eager
 from benchmarks.engines_table import into_document, read_rows
+from benchmarks.measuring import RESULTS, busy, date_of, most, rounded, say, stage, stamp_of
 from benchmarks.networks import NETWORKS, Case
-from benchmarks.run import RESULTS, _busy, _date, _most, _rounded, _stage, say, stamp_of
 from edge4d import exporters
 from edge4d.artifact import open as open_artifact
 from edge4d.errors import Edge4dError, UsageError
@@ -59,7 +59,7 @@ def measure(
     """
     common = {"schema": SCHEMA, "network": name, "shape": [1, *case.clips.shape[1:]]}
     common["weights"] = "random" if case.labels is None else "trained"
-    with _stage(f"{name}: PyTorch"):
+    with stage(f"{name}: PyTorch"):
         eager = folder / "eager.pt2"
         write_eager(case.model, case.args, eager)
         expected = case.scores()
@@ -74,14 +74,14 @@ def measure(
             if not found.ok or precision in failures:
                 rows[precision]["failure"] = failures.get(precision) or f"not here: {found.why_not}"
                 continue
-            with _stage(f"{name}: {runtime} {precision}"):
+            with stage(f"{name}: {runtime} {precision}"):
                 engine = _build(runtime, models[precision], found.why_not_run, build_limit, rows[precision])
                 if engine is not None and found.why_not_run is None:
                     engines[precision] = engine
                     rows[precision] |= _parity(engine, precision, case, expected)
         extra = []
         if engines and rounds:
-            with _stage(f"{name}: {runtime}, {rounds} rounds"):
+            with stage(f"{name}: {runtime}, {rounds} rounds"):
                 extra = _time(eager, engines, rows, rounds, common | {"beside": runtime})
         yield from (*extra, *rows.values())
 
@@ -94,7 +94,7 @@ def _export_all(name: str, case: Case, folder: Path) -> tuple[dict[str, Path], d
     """The rank-4 file in every precision, and why there is none."""
     models, failures = {}, {}
     for precision in PRECISIONS:
-        with _stage(f"{name}: exporting {precision}"):
+        with stage(f"{name}: exporting {precision}"):
             path = folder / f"{precision}.onnx"
             calib = {"calib": case.calib, "calibration": "minmax"} if precision == "int8" else {}
             try:
@@ -147,10 +147,10 @@ def _time(eager: Path, engines: Mapping[str, Path], rows: Mapping[str, Row], rou
     """Fill in the speed of each engine; gives the rows of the eager and the native form beside them."""
     from edge4d.validators.fps_paths import bench_paths
 
-    busy = [_busy()]
+    shares = [busy()]
     report = bench_paths([eager, *engines.values()], rounds=rounds, warmup=2, time_limit_s=RUN_LIMIT_S, native=True)
-    busy.append(_busy())
-    how = {"rounds": rounds, "machine": dict(report.machine), "busy": _most(busy)}
+    shares.append(busy())
+    how = {"rounds": rounds, "machine": dict(report.machine), "busy": most(shares)}
     first, *others = report.candidates
     for precision, line in zip(engines, others, strict=False):
         rows[precision]["fps"] = _fps(line, how)
@@ -171,10 +171,10 @@ def _fps(line: CandidateFps, how: Row) -> Row | None:
         return None
     numbers = ("frames_per_s", "clips_per_s", "pack_ms", "copy_ms", "load_s", "load_rss_mib", "peak_rss_mib")
     return {
-        **{name: _rounded(getattr(line, name)) for name in numbers},
-        "latency_ms": {name: _rounded(value) for name, value in line.latency_ms.items()},
-        "ratio_to_pytorch": _rounded(line.speedup),
-        "ratio_to_native": _rounded(line.speedup_to_native),
+        **{name: rounded(getattr(line, name)) for name in numbers},
+        "latency_ms": {name: rounded(value) for name, value in line.latency_ms.items()},
+        "ratio_to_pytorch": rounded(line.speedup),
+        "ratio_to_native": rounded(line.speedup_to_native),
         "samples": line.samples,
         "threads": line.details.get("threads"),
         **how,
@@ -204,7 +204,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError(f"--rounds {options.rounds} --build-limit {options.build_limit}: expected 0 or more, above 0")
     if unknown := [name for name in options.networks if name not in NETWORKS]:
         raise UsageError(f"no network {', '.join(unknown)}", hint=f"there are {', '.join(NETWORKS)}")
-    out: Path = options.out or RESULTS / f"engines-{_date()}-cpu-{machine()['cores']}core.jsonl"
+    out: Path = options.out or RESULTS / f"engines-{date_of()}-cpu-{machine()['cores']}core.jsonl"
     refuse_existing(out, options.force or options.add)
     refuse_folder(out)
     rows = [row for row in read_rows(out) if row["network"] not in options.networks] if _adds(options, out) else []

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.run import RESULTS, commit, say
+from benchmarks.measuring import RESULTS, commit, say
 
 if TYPE_CHECKING:
     from onnx import ModelProto

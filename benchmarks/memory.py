@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.candidates import EDGE4D, EDGE4D_FOR, LIMIT, NATIVE, clips_of, make_onnx, network_of
 from benchmarks.cases import Case, load_cases, select
 from benchmarks.compare import markdown
-from benchmarks.run import RESULTS, say, stamp_of
+from benchmarks.measuring import RESULTS, say, stamp_of
 from edge4d.errors import Edge4dError, UsageError
 from edge4d.files import atomic_write, refuse_existing, refuse_folder
 

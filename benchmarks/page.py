@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import ratios, roofline_page, scaling_page
 from benchmarks.accuracy import tables
 from benchmarks.compare import read_rows
-from benchmarks.run import RESULTS, say
+from benchmarks.measuring import RESULTS, say
 from edge4d.errors import Edge4dError, UsageError
 from edge4d.files import atomic_write
 from edge4d.plotting import check_plot
@@ -59,41 +59,33 @@ class Section:
 
 
 def _bench(runtime: str) -> Section:
-    place, option = ("cpu", "") if runtime == "onnxruntime" else (f"{runtime}-cpu", f" --runtime {runtime}")
-    return Section(
-        name=f"bench-{runtime}",
-        records=rf"\d{{4}}-\d\d-\d\d-{place}-\d+core\.jsonl",
-        command=f"python -m benchmarks.run{option}",
-        read=read_rows,
-        render=lambda rows: ratios.render(rows, runtime),
-        plot=lambda rows: ratios.plot(rows, runtime),
-        caption=f"How many times as fast as native 5-D, network by network, on {runtime}",
-    )
+    told = "How many times as fast as native 5-D, network by network"
+    return _section("bench", "", "run", runtime, read_rows, ratios, told)
 
 
 def _scaling(runtime: str) -> Section:
-    place, option = ("cpu", "") if runtime == "onnxruntime" else (f"{runtime}-cpu", f" --runtime {runtime}")
-    return Section(
-        name=f"scaling-{runtime}",
-        records=rf"scaling-\d{{4}}-\d\d-\d\d-{place}-\d+core\.jsonl",
-        command=f"python -m benchmarks.scaling{option}",
-        read=scaling_page.read,
-        render=lambda rows: scaling_page.render(rows, runtime),
-        plot=lambda rows: scaling_page.plot(rows, runtime),
-        caption=f"Time and GFLOP/s against frames, channels, side and batch, on {runtime}",
-    )
+    told = "Time and GFLOP/s against frames, channels, side and batch"
+    return _section("scaling", "scaling-", "scaling", runtime, scaling_page.read, scaling_page, told)
 
 
 def _roofline(runtime: str) -> Section:
+    told = "Native 5-D and rank 4 as multiples of the least time of direct convolutions"
+    return _section("roofline", "", "run", runtime, roofline_page.read, roofline_page, told)
+
+
+def _section(
+    name: str, record: str, command: str, runtime: str, read: Callable[[Path], list[Row]], shown: Any, caption: str
+) -> Section:
+    """`record` is what the names of records begin with, `shown` a module that has `render` and `plot`."""
     place, option = ("cpu", "") if runtime == "onnxruntime" else (f"{runtime}-cpu", f" --runtime {runtime}")
     return Section(
-        name=f"roofline-{runtime}",
-        records=rf"roofline-\d{{4}}-\d\d-\d\d-{place}-\d+core\.jsonl",
-        command=f"python -m benchmarks.roofline{option}",
-        read=roofline_page.read,
-        render=lambda rows: roofline_page.render(rows, runtime),
-        plot=lambda rows: roofline_page.plot(rows, runtime),
-        caption=f"Native 5-D and rank 4 as multiples of the least time of direct convolutions, on {runtime}",
+        name=f"{name}-{runtime}",
+        records=rf"{record}\d{{4}}-\d\d-\d\d-{place}-\d+core\.jsonl",
+        command=f"python -m benchmarks.{command}{option}",
+        read=read,
+        render=lambda rows: shown.render(rows, runtime),
+        plot=lambda rows: shown.plot(rows, runtime),
+        caption=f"{caption}, on {runtime}",
     )
 
 
@@ -106,12 +98,12 @@ def newest(section: Section, folder: Path = RESULTS) -> Path | None:
     return max(found, key=lambda path: path.name, default=None)
 
 
-def text_of(section: Section, record: Path | None) -> str:
-    """What stands between the markers of a section, for this record."""
-    if record is None:
+def text_of(section: Section, record: Path | None, rows: Sequence[Row]) -> str:
+    """What stands between the markers of a section, for the rows of this record."""
+    if record is None or not rows:
         return f"There is no record yet; `{section.command}` makes one, on a quiet machine."
     told = f"Record: `benchmarks/results/{record.name}`, made by `{section.command}`."
-    return f"{told}\n\n![{section.caption}]({section.picture})\n\n{section.render(section.read(record))}"
+    return f"{told}\n\n![{section.caption}]({section.picture})\n\n{section.render(rows)}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,15 +125,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _put(section: Section, record: Path | None, page: Path) -> None:
     """Write one section and its plot; the page last, so that it names no plot that failed."""
-    text = text_of(section, record)
-    if record is not None:
+    rows = [] if record is None else section.read(record)
+    text = text_of(section, record, rows)
+    if rows:
         picture = page.with_name(section.picture)
         check_plot(picture)
         drawn = io.BytesIO()
-        section.plot(section.read(record)).savefig(drawn, format="png", dpi=110)
+        section.plot(rows).savefig(drawn, format="png", dpi=110)
         atomic_write(picture, drawn.getvalue())
     tables.write(page, text, section.name)
-    say(f"{page.name}, {section.name}: {'no record' if record is None else record.name}")
+    say(f"{page.name}, {section.name}: {record.name if record and rows else 'no record'}")
 
 
 if __name__ == "__main__":

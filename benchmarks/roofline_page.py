@@ -1,4 +1,4 @@
-"""A record of `benchmarks.roofline` as a page shows it: how near to its bound each network runs, what that leaves."""
+"""The rooflines of a record as a page shows them: how near to its bound each network runs, and what that leaves."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ _KNOWN = ("gflop_s", "gb_s", "macs", "least_macs", "direct_ms", "least_ms", "mem
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a record.
+    """The rows of a record that have a roofline; none in records from before there was one.
 
     Raises:
-        UsageError: it is none, or one that `benchmarks.roofline` did not write.
+        UsageError: it is no record, or a roofline lacks something.
     """
-    rows = read_rows(path)
+    rows = [row for row in read_rows(path) if "roofline" in row]
     for row in rows:
-        roof = row.get("roofline")
+        roof = row["roofline"]
         wrong = [name for name in _KNOWN if not isinstance(roof, dict) or not isinstance(roof.get(name), int | float)]
         if wrong:
-            raise UsageError(
-                f"{path}: a row without {', '.join(wrong)} of a roofline", hint="write it with benchmarks.roofline"
-            )
+            raise UsageError(f"{path}: a roofline without {', '.join(wrong)}", hint="write it with benchmarks.run")
     return rows
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import edge4d.errors
-from benchmarks import compare, run
+from benchmarks import compare, measuring, run
 from benchmarks.candidates import (
     EAGER,
     EDGE4D,
@@ -47,7 +47,7 @@ def report(*names: str):
 def rows(**ratios: float):
     """Recorded rows of candidates with these speedups."""
     samples = {name: Samples(run_ns=[[round(20e6 / ratio)]] * 3, frames=4) for name, ratio in ratios.items()}
-    found, problems = run.rows_of(
+    found, problems = measuring.rows_of(
         CASE, summarise(samples, rounds=3, warmup=1), {name: parity(2e-7) for name in ratios}, STAMP
     )
     assert not problems
@@ -110,7 +110,7 @@ def test_a_slower_candidate_has_a_ratio_below_one_and_a_faster_one_above():
     measured = bench(
         {NATIVE: lambda: time.sleep(0.01), "slow": lambda: time.sleep(0.03), "fast": lambda: None}, rounds=3, warmup=0
     )
-    found, problems = run.rows_of(CASE, measured, dict.fromkeys((NATIVE, "slow", "fast"), parity(0)), STAMP)
+    found, problems = measuring.rows_of(CASE, measured, dict.fromkeys((NATIVE, "slow", "fast"), parity(0)), STAMP)
     ratio = {row["candidate"]: row["ratio"] for row in found}
     assert not problems
     assert ratio[NATIVE] == 1
@@ -119,7 +119,7 @@ def test_a_slower_candidate_has_a_ratio_below_one_and_a_faster_one_above():
 
 @pytest.mark.parametrize("error", [2 * LIMIT, float("nan"), float("inf")])
 def test_a_candidate_with_wrong_numbers_is_not_recorded(error):
-    found, problems = run.rows_of(
+    found, problems = measuring.rows_of(
         CASE, report(NATIVE, EDGE4D, EAGER), {NATIVE: parity(0), EDGE4D: parity(error), EAGER: parity(0)}, STAMP
     )
     assert [row["candidate"] for row in found] == [NATIVE, EAGER]
@@ -130,25 +130,25 @@ def test_a_candidate_with_wrong_numbers_is_not_recorded(error):
 def test_a_laxer_comparison_does_not_open_the_record():
     lax = compare_outputs({"y": np.array([0.0, 1.0])}, {"y": np.array([0.0, 0.9])}, tolerance=Tolerance(0.5))
     assert lax.ok
-    found, _ = run.rows_of(CASE, report(NATIVE, EDGE4D), {NATIVE: parity(0), EDGE4D: lax}, STAMP)
+    found, _ = measuring.rows_of(CASE, report(NATIVE, EDGE4D), {NATIVE: parity(0), EDGE4D: lax}, STAMP)
     assert [row["candidate"] for row in found] == [NATIVE]
 
 
 def test_a_candidate_that_was_not_compared_is_not_recorded():
-    found, problems = run.rows_of(CASE, report(NATIVE, EDGE4D), {NATIVE: parity(0)}, STAMP)
+    found, problems = measuring.rows_of(CASE, report(NATIVE, EDGE4D), {NATIVE: parity(0)}, STAMP)
     assert [row["candidate"] for row in found] == [NATIVE]
     assert "parity was not checked" in problems[0]
 
 
 def test_nothing_is_recorded_when_the_reference_is_wrong():
-    found, problems = run.rows_of(CASE, report(NATIVE, EDGE4D), {NATIVE: parity(1), EDGE4D: parity(0)}, STAMP)
+    found, problems = measuring.rows_of(CASE, report(NATIVE, EDGE4D), {NATIVE: parity(1), EDGE4D: parity(0)}, STAMP)
     assert found == []
     assert problems[-1] == f"tiny: nothing is recorded without {NATIVE}"
 
 
 def test_a_candidate_that_died_is_a_problem_with_its_reason():
     samples = {NATIVE: Samples(run_ns=[[1]]), EDGE4D: Samples(failure="its process died by signal 9")}
-    found, problems = run.rows_of(
+    found, problems = measuring.rows_of(
         CASE, summarise(samples, rounds=1, warmup=0), dict.fromkeys(samples, parity(0)), STAMP
     )
     assert [row["candidate"] for row in found] == [NATIVE]

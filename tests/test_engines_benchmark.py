@@ -79,7 +79,7 @@ def fakes(monkeypatch):
     monkeypatch.setattr(engines, "export", lambda *_, output, **__: output.write_bytes(b""))
     monkeypatch.setattr(engines, "open_artifact", lambda path, **_: Opened(path))
     monkeypatch.setattr("edge4d.validators.fps_paths.bench_paths", bench)
-    monkeypatch.setattr(engines, "_busy", lambda: 0.01)
+    monkeypatch.setattr(engines, "busy", lambda: 0.01)
     return found
 
 

@@ -45,8 +45,9 @@ def test_the_page_shows_the_newest_record(section):
     text = page.PAGE.read_text(encoding="utf-8")
     shown = text.partition(f"<!-- {section.name} -->")[2].partition(f"<!-- /{section.name} -->")[0].strip()
     found = page.newest(section)
-    assert shown == page.text_of(section, found), "python -m benchmarks.page writes it"
-    assert (page.PAGE.parent / section.picture).is_file() == (found is not None)
+    rows = section.read(found) if found else []
+    assert shown == page.text_of(section, found, rows), "python -m benchmarks.page writes it"
+    assert (page.PAGE.parent / section.picture).is_file() == bool(rows)
 
 
 # ---- ratios and targets -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import edge4d.errors
-from benchmarks import peaks, run, scaling, scaling_page
+from benchmarks import measuring, peaks, scaling, scaling_page
 from benchmarks.candidates import EDGE4D, EDGE4D_FOR, NATIVE
 from benchmarks.sweeps import Point, Sweeps, load_sweeps
 from tests.test_page import row
@@ -191,4 +191,4 @@ def test_a_record_of_the_other_benchmark_is_refused(tmp_path):
     path.write_text(json.dumps(row("a", NATIVE, 1.0)) + "\n")
     with pytest.raises(edge4d.errors.UsageError, match="without network, factors"):
         scaling_page.read(path)
-    assert run.SCHEMA == 1
+    assert measuring.SCHEMA == 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.accuracy import record, tables
 from benchmarks.accuracy.config import load_config
-from benchmarks.run import stamp_of
+from benchmarks.measuring import stamp_of
 from edge4d import blocks
 from edge4d.errors import Edge4dError, UsageError
 from edge4d.files import refuse_folder

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.accuracy import tables
 from benchmarks.compare import markdown
-from benchmarks.run import RESULTS, say, stamp_of
+from benchmarks.measuring import RESULTS, say, stamp_of
 from edge4d.errors import Edge4dError, UsageError
 from edge4d.files import atomic_write, refuse_existing, refuse_folder
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.accuracy import tables
-from benchmarks.run import stamp_of
+from benchmarks.measuring import stamp_of
 from benchmarks.structures import accuracy
 from edge4d import blocks
 from edge4d.errors import Edge4dError, UsageError

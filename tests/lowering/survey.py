@@ -160,7 +160,7 @@ def _batched(seeds: Iterable[int], through: str) -> Iterator[Sequence[int]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Returns 0 when the range is done, 1 at a fault, 2 for wrong usage, 130 when interrupted."""
-    from benchmarks.run import stamp_of
+    from benchmarks.measuring import stamp_of
 
     parser = argparse.ArgumentParser(prog="python -m tests.lowering.survey", description=__doc__)
     parser.add_argument("--from", dest="first", type=int, default=10_000, metavar="SEED")
