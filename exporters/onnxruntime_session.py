@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge4d.errors import ExportError, PackingError, RuntimeUnavailable, UsageError, ValidationError
 from edge4d.exporters.onnxruntime_layout import check_layout
+from edge4d.exporters.onnxruntime_products import ENTRY, check_products, pairs_saturate
 from edge4d.ports import Port
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ class OrtSession:
                     f"{provider} is not in this build of ONNX Runtime, which has: {', '.join(available)}",
                     hint=f"install it with: {_INSTALLS.get(provider, 'a build of ONNX Runtime that has it')}",
                 )
+        level = options.optimization
         settings = onnxruntime.SessionOptions()
-        settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[options.optimization])
+        settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
         settings.intra_op_num_threads = options.threads
         settings.enable_cpu_mem_arena = options.arena
         if options.providers == ("CPUExecutionProvider",):
@@ -76,7 +78,7 @@ class OrtSession:
         if save is not None:
             settings.optimized_model_filepath = str(save)
         own: dict[str, dict[str, str]] = {provider: {} for provider in options.providers}
-        entries = {**_RECORD, **(config or {})}
+        entries = {**_RECORD, **({ENTRY: "1"} if pairs_saturate() else {}), **(config or {})}
         for key, value in options.settings.items():
             owner, _, name = key.partition(".")
             if owner in own:
@@ -86,7 +88,17 @@ class OrtSession:
         for key, value in entries.items():
             settings.add_session_config_entry(key, value)
         try:
-            session = onnxruntime.InferenceSession(str(path), settings, providers=list(own.items()))
+            try:
+                session = onnxruntime.InferenceSession(str(path), settings, providers=list(own.items()))
+            except Exception as error:
+                if type(error).__name__ != "NotImplemented" or entries.get(ENTRY) != "1" or ENTRY in options.settings:
+                    raise
+                # Operators of signed activations, which other tools write, have no kernel for unsigned weights. They
+                # are right as they are; quantisers that are not fused yet are so where nothing fuses them.
+                level = "basic" if level in ("extended", "all") else level
+                settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
+                settings.add_session_config_entry(ENTRY, "0")
+                session = onnxruntime.InferenceSession(str(path), settings, providers=list(own.items()))
         except Exception as error:  # ONNX Runtime's errors have no common base
             _refuse(path, error, building=save is not None)
         session.disable_fallback()
@@ -101,12 +113,13 @@ class OrtSession:
         self.outputs = tuple(_port(path, value) for value in session.get_outputs())
         self.metadata: Mapping[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         check_layout(path, self.metadata)
+        check_products(path, self.metadata, options.settings)
         self.details: Mapping[str, Any] = {
             "runtime": "onnxruntime",
             "version": onnxruntime.__version__,
             "providers": got,
             "threads": options.threads,
-            "optimization": options.optimization,
+            "optimization": level,
         }
         self.spent: Mapping[str, float] | None = None
         self.nodes, self.fallback = _placement(session, options.providers[0])
