@@ -183,6 +183,8 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
     notes = []
     if options.optimization == "all":
         notes.append("it holds layouts of this CPU: run it on this kind of machine only (--level extended runs on any)")
+    if source.unfused:
+        notes.append("ONNX Runtime has no exact products of 8 bits for it on this CPU: quantisers compute in float32")
     if source.fallback:
         listed = [f"{item['op']} {item['node']!r} to {item['provider']}" for item in source.fallback]
         notes.append(

@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 
     from onnx import GraphProto, NodeProto, TensorProto
 
-__all__ = ["ENTRY", "PRODUCTS", "check_products", "mark_products", "pairs_saturate"]
+__all__ = ["ENTRY", "PRODUCTS", "UNFUSED", "check_products", "mark_products", "pairs_saturate"]
 
 ENTRY = "session.x64quantprecision"
 """ONNX Runtime's own switch. It is left alone where nothing saturates, for it may trade VNNI's kernels for slower ones
 there (ONNX Runtime 1.25 and later)."""
+
+UNFUSED: Mapping[str, str] = {ENTRY: "0", "session.disable_quant_qdq": "1"}
+"""Settings by which quantisers are computed as the graph says, around operators of float32."""
 
 PRODUCTS = "edge4d.engine.onnxruntime.products"
 """Metadata key of an engine whose products are wrong where pairs of them are added in 16 bits; says ``int32``."""
