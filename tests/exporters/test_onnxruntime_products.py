@@ -18,7 +18,7 @@ from edge4d.exporters.onnxruntime_products import ENTRY, PROBE, PRODUCTS, mark_p
 
 KINDS = ("Conv", "grouped Conv", "Gemm", "MatMul", "MatMul to float")
 STEPS = 1.2 / 127
-"""A step of the results' quantiser, of their range, and some: where a sum lies between two steps, rounding may differ."""
+"""A step of the results' quantiser, of their range, and some: a sum between two steps may be rounded to either."""
 
 
 def quantised(kind, folder):
