@@ -6,6 +6,9 @@ others (VNNI, ARM) what is computed is right either way, and only what is refuse
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +18,7 @@ from edge4d.errors import ValidationError
 from edge4d.exporters import onnxruntime_products, onnxruntime_session
 from edge4d.exporters.onnxruntime import OnnxRuntime
 from edge4d.exporters.onnxruntime_products import ENTRY, PROBE, PRODUCTS, mark_products, pairs_saturate
+from edge4d.validators.repro import write_repro
 
 KINDS = ("Conv", "grouped Conv", "Gemm", "MatMul", "MatMul to float")
 STEPS = 1.2 / 127
@@ -221,6 +225,26 @@ def test_weights_that_two_operators_share(tmp_path):
         assert session.details.get("quantisers") == ("float32" if session.unfused else None)
         assert session.unfused == any("quantisers compute in float32" in note for note in built.notes)
         assert not session.unfused or pairs_saturate()
+
+
+def test_the_repro_of_an_int8_layer_multiplies_exactly(tmp_path):
+    """It is run by ONNX Runtime alone, and must show what edge4d saw, not the processor's own error."""
+    model, feeds = quantised("Conv", tmp_path)
+    seen = {"y": result(model, feeds)}
+    home = tmp_path / "repro"
+    write_repro(
+        home,
+        "a layer",
+        model=onnx.load(model),
+        origin=model,
+        inputs=feeds,
+        reference=seen,
+        candidate=seen,
+        allowed=0.01,
+    )
+    done = subprocess.run([sys.executable, "repro.py"], cwd=home, capture_output=True, text=True, check=True)
+    error = float(done.stdout.split(": ")[1].split()[0])
+    assert error < STEPS * np.abs(seen["y"]).max() / np.ptp(seen["y"])
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(64, False), (65, True)])
