@@ -15,6 +15,7 @@ from edge4d.exporters.gating import gate_model
 from edge4d.exporters.onnxruntime_layout import mark, unmarked
 from edge4d.exporters.onnxruntime_order import reorder
 from edge4d.exporters.onnxruntime_parts import split_tiles
+from edge4d.exporters.onnxruntime_products import ENTRY, mark_products
 from edge4d.exporters.onnxruntime_session import LEVELS, OrtSession
 from edge4d.exporters.options import as_names, check_count, check_settings, checked
 from edge4d.exporters.protocol import Availability, BuildResult, require
@@ -173,6 +174,7 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
         if options.optimization == "all":
             reorder(place)
             mark(place, source.metadata)
+        mark_products(place)
         if order["max_rank"] is not None:
             gate_model(place, order["max_rank"], f"the graph that ONNX Runtime made of {model}")
         if flat:
@@ -181,6 +183,8 @@ def compile_engine(order: Mapping[str, Any]) -> dict[str, Any]:
     notes = []
     if options.optimization == "all":
         notes.append("it holds layouts of this CPU: run it on this kind of machine only (--level extended runs on any)")
+    if source.unfused:
+        notes.append("ONNX Runtime has no exact products of 8 bits for it on this CPU: quantisers compute in float32")
     if source.fallback:
         listed = [f"{item['op']} {item['node']!r} to {item['provider']}" for item in source.fallback]
         notes.append(
@@ -195,6 +199,8 @@ def _optimise(model: Path, engine: Path, data: list[Path], options: Options) -> 
     """Save the graph as ONNX Runtime optimises it; returns the session, closed, for what it tells."""
     flat = engine.suffix.lower() == ".ort"
     config = {"session.save_model_format": "ORT" if flat else "ONNX"}
+    if options.optimization == "extended":
+        config[ENTRY] = "1"  # it shall run on any processor
     if data:
         config["session.optimized_model_external_initializers_file_name"] = data[0].name
         # Shapes and pads must stay inside, or ONNX Runtime cannot open what it wrote.

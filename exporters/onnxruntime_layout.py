@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge4d.errors import ValidationError
+from edge4d.exporters.onnxruntime_products import PRODUCTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,8 +51,8 @@ def layout_here() -> str:
 
 
 def unmarked(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Metadata without the mark."""
-    return {key: value for key, value in metadata.items() if key != LAYOUT}
+    """Metadata without what an engine says of processors."""
+    return {key: value for key, value in metadata.items() if key not in (LAYOUT, PRODUCTS)}
 
 
 def mark(model: Path, metadata: Mapping[str, str]) -> None:

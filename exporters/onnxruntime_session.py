@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge4d.errors import ExportError, PackingError, RuntimeUnavailable, UsageError, ValidationError
 from edge4d.exporters.onnxruntime_layout import check_layout
+from edge4d.exporters.onnxruntime_products import ENTRY, UNFUSED, check_products, pairs_saturate
 from edge4d.ports import Port
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class OrtSession:
     Attributes:
         nodes: how many the providers share; None where ONNX Runtime does not tell.
         fallback: node, operator and provider of those that the first provider did not take.
+        unfused: whether quantisers are computed in float32, for in 8 bits products would be wrong here.
     """
 
     def __init__(
@@ -64,29 +66,25 @@ class OrtSession:
                     f"{provider} is not in this build of ONNX Runtime, which has: {', '.join(available)}",
                     hint=f"install it with: {_INSTALLS.get(provider, 'a build of ONNX Runtime that has it')}",
                 )
-        settings = onnxruntime.SessionOptions()
-        settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[options.optimization])
-        settings.intra_op_num_threads = options.threads
-        settings.enable_cpu_mem_arena = options.arena
-        if options.providers == ("CPUExecutionProvider",):
-            # Patterns allot the activations of later calls anew beside those of the first; buffers that are shared by
-            # plan stay allotted from their first use to their last. Without both, calls are as fast and need less.
-            settings.enable_mem_pattern = settings.enable_mem_reuse = False
-        settings.log_severity_level = 4  # what goes wrong is raised; the rest would mix with our own output
-        if save is not None:
-            settings.optimized_model_filepath = str(save)
         own: dict[str, dict[str, str]] = {provider: {} for provider in options.providers}
-        entries = {**_RECORD, **(config or {})}
+        entries = {**_RECORD, **({ENTRY: "1"} if pairs_saturate() else {}), **(config or {})}
         for key, value in options.settings.items():
             owner, _, name = key.partition(".")
             if owner in own:
                 own[owner][name] = value
             else:
                 entries[key] = value
-        for key, value in entries.items():
-            settings.add_session_config_entry(key, value)
+        self.unfused = False
         try:
-            session = onnxruntime.InferenceSession(str(path), settings, providers=list(own.items()))
+            try:
+                session = _start(path, options, save, entries, own)
+            except Exception:
+                if entries.get(ENTRY) != "1" or ENTRY in options.settings:
+                    raise
+                # The switch takes no weights that two operators share, and none of operators of signed activations,
+                # which are right as they are. Quantisers that stay what they are compute in float32: slow, but right.
+                session = _start(path, options, save, {**entries, **UNFUSED}, own)
+                self.unfused = True
         except Exception as error:  # ONNX Runtime's errors have no common base
             _refuse(path, error, building=save is not None)
         session.disable_fallback()
@@ -101,6 +99,7 @@ class OrtSession:
         self.outputs = tuple(_port(path, value) for value in session.get_outputs())
         self.metadata: Mapping[str, str] = dict(session.get_modelmeta().custom_metadata_map)
         check_layout(path, self.metadata)
+        check_products(path, self.metadata, options.settings)
         self.details: Mapping[str, Any] = {
             "runtime": "onnxruntime",
             "version": onnxruntime.__version__,
@@ -110,6 +109,8 @@ class OrtSession:
         }
         self.spent: Mapping[str, float] | None = None
         self.nodes, self.fallback = _placement(session, options.providers[0])
+        if self.unfused:
+            self.details = {**self.details, "quantisers": "float32"}
         if self.fallback:
             self.details = {**self.details, "nodes_elsewhere": len(self.fallback)}
 
@@ -143,6 +144,32 @@ class OrtSession:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _start(
+    path: Path,
+    options: Options,
+    save: Path | None,
+    entries: Mapping[str, str],
+    providers: Mapping[str, Mapping[str, str]],
+) -> Any:
+    """Let ONNX Runtime load a file; `providers` come with their own options."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[options.optimization])
+    settings.intra_op_num_threads = options.threads
+    settings.enable_cpu_mem_arena = options.arena
+    if options.providers == ("CPUExecutionProvider",):
+        # Patterns allot the activations of later calls anew beside those of the first; buffers that are shared by
+        # plan stay allotted from their first use to their last. Without both, calls are as fast and need less.
+        settings.enable_mem_pattern = settings.enable_mem_reuse = False
+    settings.log_severity_level = 4  # what goes wrong is raised; the rest would mix with our own output
+    if save is not None:
+        settings.optimized_model_filepath = str(save)
+    for key, value in entries.items():
+        settings.add_session_config_entry(key, value)
+    return onnxruntime.InferenceSession(str(path), settings, providers=list(providers.items()))
 
 
 def _own(result: Any) -> Any:
