@@ -10,7 +10,7 @@ batches, as any artifact is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,7 @@ def open_batch(
     simplify: bool,
     asked: Asked | None = None,
     fold: Fold = "all",
+    at: Callable[[tuple[Any, ...]], Any] | None = None,
 ) -> tuple[Lowered, OnnxGraph, tuple[Port, ...], tuple[Port, ...]]:
     """Lower and translate at the witnesses, and join the graphs.
 
@@ -98,6 +99,7 @@ def open_batch(
         planner: chooses formulations at the first witness; the others follow.
         opset, simplify: as in `to_onnx`.
         asked, fold: as in `edge4d.lower`.
+        at: gives the model for arguments of another batch, where it is not the same one (TorchScript, traced anew).
 
     Returns:
         (lowered at the first witness, the graph, its inputs and outputs). Open sizes in the ports are `OPEN`.
@@ -114,7 +116,9 @@ def open_batch(
     module = _any_batch(model)
     lowereds: list[Lowered] = []
     for batch in WITNESSES:
-        lowereds.append(lower(module, *_at(batch, args, kwargs), planner=planner, asked=asked, fold=fold))
+        given, named = _at(batch, args, kwargs)
+        network = module if at is None else at(given)
+        lowereds.append(lower(network, given, named, planner=planner, asked=asked, fold=fold))
         if len(lowereds) == 1:  # what a layer became at one batch it becomes at all
             chosen = {layer.layer: layer.becomes for layer in lowereds[0].layers if layer.becomes in FORMULATIONS}
             planner = replace(planner, formulations=tuple((k, v) for k, v in chosen.items() if v is not None))
