@@ -125,6 +125,12 @@ def describe(
     for role, given, read in zip(("inputs", "outputs"), (inputs, outputs), ports_of(model), strict=True):
         if [_facts(port) for port in given] != [_facts(port) for port in read]:
             raise ValidationError(f"the {role} {ports_text(given)} are not those of the graph, {ports_text(read)}")
+        for port, there in zip(given, read, strict=True):
+            if port.dtype != there.dtype:
+                raise ValidationError(
+                    f"{port.name!r} of the {role} is {port.dtype}, and {there.dtype} in the graph",
+                    hint="convert it to a common type in the model, e.g. .float(), or report it",
+                )
 
 
 _AGAIN = "the file was damaged or edited after export; export it again"

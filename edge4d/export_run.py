@@ -84,6 +84,7 @@ def run_export(
                 simplify=options["simplify"],
                 asked=asked,
                 fold=FOLDS[types.name],
+                at=subject.at if subject.script is not None else None,
             )
         subject.intakes = tuple(port.intake for port in lowered.inputs)
         found = float_types(lowered)

@@ -34,6 +34,7 @@ class Subject:
         imported: whether the model is our import of an ONNX file, which ONNX Runtime can run itself.
         files: what was read, where `path` is a folder.
         intakes: how the arrays that `fill` is given have to be changed for each tensor, in order; empty for not at all.
+        script: of a TorchScript file, what `model` was traced from; its trace holds for the shapes of `args` only.
     """
 
     model: Any
@@ -46,6 +47,7 @@ class Subject:
     imported: bool = False
     files: tuple[Path, ...] = ()
     intakes: tuple[Intake | None, ...] = ()
+    script: Any = None
 
     @classmethod
     def of(
@@ -92,8 +94,9 @@ class Subject:
             kwargs = kwargs or loaded.example_kwargs
             notes.append(f"input shapes: {said}")
         network: Any = loaded.program if loaded.program is not None else loaded.module
-        if loaded.kind == "torchscript":
-            network = script_to_module(network, args)
+        script = network if loaded.kind == "torchscript" else None
+        if script is not None:
+            network = script_to_module(script, args)
         if loaded.kind == "onnx":
             from edge4d.loading.onnx import settle
 
@@ -112,6 +115,7 @@ class Subject:
             graph,
             loaded.kind == "onnx",
             loaded.files,
+            script=script,
         )
 
     @property
@@ -128,6 +132,18 @@ class Subject:
         leaves = pytree.tree_leaves((self.args, self.kwargs))
         return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
 
+    def at(self, args: tuple[Any, ...]) -> Any:
+        """The model for arguments of other shapes: that of a TorchScript file is traced anew.
+
+        Raises:
+            CaptureError: as of `script_to_module`.
+        """
+        if self.script is None or _sizes(args) == _sizes(self.args):
+            return self.model
+        from edge4d.loading import script_to_module
+
+        return script_to_module(self.script, args)
+
     def reference(self, names: Sequence[str] | None = None, *, double: bool = False) -> Callable[..., Any]:
         """The 5-D model itself, on the tensors among its inputs as numpy arrays, flat and in order.
 
@@ -142,19 +158,22 @@ class Subject:
 
         def run(*arrays: Any) -> Any:
             args, kwargs = self.fill(arrays, double=double)
-            with evaluation(module), torch.inference_mode():
-                results = pytree.tree_leaves(module(*args, **kwargs))
+            network = module
+            if self.script is not None and _sizes(args) != _sizes(self.args):
+                network = self.network(double=double, args=self.fill(arrays)[0])
+            with evaluation(network), torch.inference_mode():
+                results = pytree.tree_leaves(network(*args, **kwargs))
             outputs = [numpy_of(result) for result in results if isinstance(result, torch.Tensor)]
             return outputs if names is None else dict(zip(names, outputs, strict=True))
 
         return run
 
-    def network(self, *, double: bool = False) -> Any:
-        """The 5-D model as a module that can be called; a float64 copy of it if `double`."""
+    def network(self, *, double: bool = False, args: tuple[Any, ...] | None = None) -> Any:
+        """The 5-D model as a module that can be called, with these arguments; a float64 copy of it if `double`."""
         import torch
 
-        program = isinstance(self.model, torch.export.ExportedProgram)
-        module = self.model.module(check_guards=False) if program else self.model
+        model = self.model if args is None else self.at(args)
+        module = model.module(check_guards=False) if isinstance(model, torch.export.ExportedProgram) else model
         if double:
             with quiet():  # an exported module's tree specs complain when copied
                 module = copy.deepcopy(module).double()
@@ -179,6 +198,13 @@ class Subject:
             leaves[i] = tensor
         args, kwargs = pytree.tree_unflatten(leaves, spec)
         return args, kwargs
+
+
+def _sizes(args: tuple[Any, ...]) -> list[tuple[int, ...]]:
+    """The shapes of the tensors among arguments."""
+    from torch.utils import _pytree as pytree
+
+    return [tuple(leaf.shape) for leaf in pytree.tree_leaves(args) if hasattr(leaf, "shape")]
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def widen(subject: Subject, found: dict[torch.dtype, Any]) -> None:
             node.args = torch.fx.node.map_aggregate(node.args, _widened)
             node.kwargs = torch.fx.node.map_aggregate(node.kwargs, _widened)
     module.recompile()
-    subject.model = module
+    subject.model, subject.script = module, None
     subject.graph = subject.graph or "a widened copy"
     subject.args, subject.kwargs = pytree.tree_map(
         lambda x: x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x,

@@ -3,14 +3,14 @@
 Rules and planner work on fixed sizes, and that keeps them exact. So the network is translated at batch 2, 3 and 5, with
 the same formulations. The three graphs must be the same but for integers, and every integer that differs must be
 a·N + b. There it is replaced: by -1 where it is one size of a Reshape, else by arithmetic on the size of the input. A
-constant that is repeated for each clip, such as a class token, is kept once and tiled. Anything else that depends on
-the batch (a weight, an attribute, another node) is refused by name. The outcome is compared with PyTorch at further
-batches, as any artifact is.
+constant that is repeated for each clip, such as a class token, is kept once and tiled; one that counts on from clip to
+clip, such as the rows of a grid_sample, is counted. Anything else that depends on the batch (a weight, an attribute,
+another node) is refused by name. The outcome is compared with PyTorch at further batches, as any artifact is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 
 from edge4d.errors import ExportError, UsageError
 from edge4d.exporters.layer_outputs import forget_layers
+from edge4d.packing import MAX_RANK
 from edge4d.ports import OPEN, Port, shape_text
 
 if TYPE_CHECKING:
@@ -51,10 +52,11 @@ class _Affine:
 
 @dataclass(frozen=True)
 class _Tiled:
-    """`block` N times along `axis`."""
+    """`block` N times along `axis`, each time `step` more than before: a table of places counts through the clips."""
 
     block: np.ndarray
     axis: int
+    step: int = 0
 
     @classmethod
     def of(cls, arrays: Sequence[np.ndarray]) -> _Tiled | None:
@@ -66,10 +68,15 @@ class _Tiled:
         if len({a.ndim for a in arrays}) > 1 or len(axes) != 1 or first.shape[axes[0]] % WITNESSES[0]:
             return None
         (axis,) = axes
-        block = first.take(range(first.shape[axis] // WITNESSES[0]), axis)
-        repeats = [[n if i == axis else 1 for i in range(first.ndim)] for n in WITNESSES]
-        same = all(np.array_equal(np.tile(block, r), a) for r, a in zip(repeats, arrays, strict=True))
-        return cls(block, axis) if same else None
+        size = first.shape[axis] // WITNESSES[0]
+        block = first.take(range(size), axis)
+        counts = block.size > 0 and block.dtype == np.int64 and block.ndim < MAX_RANK
+        step = int((first.take(size, axis) - block.take(0, axis)).flat[0]) if counts else 0
+        for n, array in zip(WITNESSES, arrays, strict=True):
+            steps = [block + i * step for i in range(n)] if step else [block] * n
+            if not np.array_equal(np.concatenate(steps, axis), array):
+                return None
+        return cls(block, axis, step)
 
     @property
     def repeats(self) -> _Affine:
@@ -88,6 +95,7 @@ def open_batch(
     simplify: bool,
     asked: Asked | None = None,
     fold: Fold = "all",
+    at: Callable[[tuple[Any, ...]], Any] | None = None,
 ) -> tuple[Lowered, OnnxGraph, tuple[Port, ...], tuple[Port, ...]]:
     """Lower and translate at the witnesses, and join the graphs.
 
@@ -98,6 +106,7 @@ def open_batch(
         planner: chooses formulations at the first witness; the others follow.
         opset, simplify: as in `to_onnx`.
         asked, fold: as in `edge4d.lower`.
+        at: gives the model for arguments of another batch, where it is not the same one (TorchScript, traced anew).
 
     Returns:
         (lowered at the first witness, the graph, its inputs and outputs). Open sizes in the ports are `OPEN`.
@@ -114,7 +123,9 @@ def open_batch(
     module = _any_batch(model)
     lowereds: list[Lowered] = []
     for batch in WITNESSES:
-        lowereds.append(lower(module, *_at(batch, args, kwargs), planner=planner, asked=asked, fold=fold))
+        given, named = _at(batch, args, kwargs)
+        network = module if at is None else at(given)
+        lowereds.append(lower(network, given, named, planner=planner, asked=asked, fold=fold))
         if len(lowereds) == 1:  # what a layer became at one batch it becomes at all
             chosen = {layer.layer: layer.becomes for layer in lowereds[0].layers if layer.becomes in FORMULATIONS}
             planner = replace(planner, formulations=tuple((k, v) for k, v in chosen.items() if v is not None))
@@ -288,6 +299,9 @@ class _Opening:
             for name in arithmetic:
                 self._compute(name, self.varying[name])
             for name, tiled in self.tiled.items():
+                if tiled.step:
+                    self._count(name, tiled)
+                    continue
                 kept.append(numpy_helper.from_array(np.ascontiguousarray(tiled.block), f"{name}/once"))
                 self._compute(f"{name}/repeats", tiled.repeats)
                 self._node("Tile", [f"{name}/once", f"{name}/repeats"], name)
@@ -317,6 +331,22 @@ class _Opening:
         if scalar:
             self.constants[f"{name}/axes"] = np.array([0])
             self._node("Squeeze", [f"{name}/row", f"{name}/axes"], name)
+
+    def _count(self, name: str, tiled: _Tiled) -> None:
+        """The initializer `name` as a value: the block and N multiples of the step, broadcast, then one axis."""
+        before, inside = tiled.block.shape[: tiled.axis], tiled.block.shape[tiled.axis :]
+        self.constants |= {
+            f"{name}/zero": np.array(0),
+            f"{name}/step": np.array(tiled.step),
+            f"{name}/column": np.array([-1, *[1] * len(inside)]),
+            f"{name}/block": tiled.block.reshape(*before, 1, *inside),
+            f"{name}/shape": np.array([*before, -1, *inside[1:]]),
+        }
+        self._compute(f"{name}/end", _Affine(np.array(tiled.step), np.array(0)))
+        self._node("Range", [f"{name}/zero", f"{name}/end", f"{name}/step"], f"{name}/steps")
+        self._node("Reshape", [f"{name}/steps", f"{name}/column"], f"{name}/per_clip")
+        self._node("Add", [f"{name}/block", f"{name}/per_clip"], f"{name}/table")
+        self._node("Reshape", [f"{name}/table", f"{name}/shape"], name)
 
     def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> None:
         from onnx import helper

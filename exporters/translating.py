@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,23 @@ def translating(what: str, hint: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # torch.onnx wraps its faults in types of its own, private ones among them
-        raise ExportError(
-            f"torch.onnx cannot translate {what}: {type(error).__name__}: {str(error)[:_MOST]}", hint=hint
-        ) from error
+        operator, reason = _told(error)
+        raise ExportError(f"torch.onnx cannot translate {operator}{what}: {reason}", hint=hint) from error
+
+
+def _told(error: BaseException) -> tuple[str, str]:
+    """("aten.x.default of " where an operator is at fault, what is said of it): the innermost fault has both.
+
+    The outermost one is torch's advice to its own developers.
+    """
+    operator, chain = "", [error]
+    while (inner := chain[-1].__cause__) is not None:
+        chain.append(inner)
+    for fault in chain:
+        if found := re.search(r"call_function\[target=torch\.ops\.([\w.]+)\]", str(fault)):
+            operator = f"{found[1]} of "
+    fault = chain[-1] if operator else error
+    return operator, f"{type(fault).__name__}: {str(fault)[:_MOST]}"
 
 
 def simplified(proto: onnx.ModelProto, what: str, hint: str | None = None) -> onnx.ModelProto:

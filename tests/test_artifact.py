@@ -65,6 +65,12 @@ def test_describing_other_ports_than_the_graphs_is_refused():
         describe(artifact(), [longer], [RESULT], version="1", block="exact", source="s")
 
 
+def test_describing_a_port_of_another_type_than_the_graphs_is_refused():
+    wrong = Port(RESULT.name, RESULT.shape, RESULT.physical, "int16", RESULT.packing)
+    with pytest.raises(ValidationError, match="'result' of the outputs is int16, and float32 in the graph"):
+        describe(artifact(), [CLIP], [wrong], version="1", block="exact", source="s")
+
+
 def test_a_file_without_description_has_its_own_shapes():
     (x,), (y,) = ports_of(plain(dtype=TensorProto.INT64, op="Neg"))
     assert x == Port("x", (-1, 3), (-1, 3), "int64")

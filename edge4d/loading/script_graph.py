@@ -53,7 +53,12 @@ def script_to_module(scripted: torch.jit.ScriptModule, args: tuple[Any, ...]) ->
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            traced = make_fx(scripted, tracing_mode="fake", _allow_non_fake_inputs=True)(*args)
+            # Before dispatch: group norm, LSTM and attention stay the one operator each that `torch.export` keeps too.
+            tracer = make_fx(scripted, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
+            # Without gradients nn.MultiheadAttention and nn.TransformerEncoder call kernels of their own. An optimized
+            # script would keep what it folds now, fake tensors, for all later runs.
+            with torch.enable_grad(), torch.jit.optimized_execution(False):
+                traced = tracer(*args)
         except Exception as error:
             # The interpreter reports every failure, the user's shape as much as a missing feature, as RuntimeError.
             raise _capture_error(_real_error(scripted, args) or error) from error

@@ -130,6 +130,14 @@ _OF_BOOLEANS = {aten.amax.default: aten.any.dims, aten.amin.default: aten.all.di
 """ONNX has no extrema of booleans."""
 
 
+def _extremes_of(b: Builder, x: Value) -> Value:
+    """x in a type that ONNX has extrema of and every value of x fits: it has none of booleans and 16-bit integers."""
+    if x.dtype not in (torch.bool, torch.int16):
+        return x
+    wider: Value = b.lower(aten._to_copy.default, x, dtype=torch.int32)
+    return wider
+
+
 @lowers(*_PHYSICAL)
 class Reduce:
     """Sums, means, extrema and logical reductions over any axes."""
@@ -146,7 +154,12 @@ class Reduce:
         x, dtype = with_axis(b, spec.x), dict(spec.keywords).get("dtype")
         if dtype not in (None, x.dtype):  # as torch does; ONNX has no mean of booleans
             x = b.lower(aten._to_copy.default, x, dtype=dtype)
+        own = x.dtype
+        if spec.op in _OF_BOOLEANS:
+            x = _extremes_of(b, x)
         reduced = reduce_axes(b, x, spec.axes, spec.op, **dict(spec.keywords))
+        if x.dtype != own:
+            reduced = b.lower(aten._to_copy.default, reduced, dtype=own)
         return reshape(b, reduced, spec.shape)
 
 
@@ -222,16 +235,15 @@ class Pick:
         x, axis = with_axis(b, spec.x), spec.axis
         if axis is None:
             x, axis = reshape(b, x, (math.prod(x.shape),)), 0
-        of_booleans = x.dtype == torch.bool
-        if of_booleans:
-            x = b.lower(aten._to_copy.default, x, dtype=torch.int32)
+        own = x.dtype
+        x = _extremes_of(b, x)
         node, dim, packing = b.isolate(x, axis)
         picked = b.emit(spec.op, node, dim, True)
         after = packing.resize(axis, dim, 1)
         if spec.op in (aten.argmax.default, aten.argmin.default):
             return reshape(b, b.value(picked, after), spec.shape)
         both = [reshape(b, b.value(b.item(picked, i), after), spec.shape) for i in range(2)]
-        return [b.lower(aten._to_copy.default, both[0], dtype=torch.bool), both[1]] if of_booleans else both
+        return both if x.dtype == own else [b.lower(aten._to_copy.default, both[0], dtype=own), both[1]]
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,61 @@ def test_an_archive_of_an_open_batch(tmp_path):
     assert report.ok, report.to_text()
 
 
+def test_volumes_are_sampled_in_each_clip(tmp_path):
+    """A gather in rows of all clips begins at each clip's own: a table that grows and counts with the batch."""
+
+    class Warp(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flow = nn.Conv3d(2, 3, 3, padding=1)
+
+        def forward(self, clip):
+            theta = torch.eye(3, 4).expand(clip.shape[0], 3, 4)
+            places = nn.functional.affine_grid(theta, list(clip.shape), align_corners=False)
+            places = places + 0.3 * self.flow(clip).tanh().permute(0, 2, 3, 4, 1)
+            return nn.functional.grid_sample(clip, places, align_corners=False, padding_mode="border")
+
+    torch.manual_seed(0)
+    net = Warp().eval()
+    report = exported(net, (torch.randn(1, 2, 3, 5, 6),), tmp_path)
+    assert report.ok
+    with edge4d.open(report.path) as opened:
+        for batch in (1, 4):
+            clip = torch.randn(batch, 2, 3, 5, 6)
+            with torch.no_grad():
+                want = net(clip)
+            (got,) = opened(clip.numpy()).values()
+            np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_script_is_traced_anew_for_each_batch(tmp_path):
+    """Its trace holds sizes, of which the batch is one; the file itself takes any."""
+
+    class Shuffle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv3d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            n, c, *rest = x.shape
+            return self.conv(x.view(n, 2, c // 2, *rest).transpose(1, 2).reshape(x.shape))
+
+    torch.manual_seed(0)
+    net, path = Shuffle().eval(), tmp_path / "net.pt"
+    torch.jit.trace(net, torch.randn(2, 4, 3, 5, 6)).save(path)
+    report = edge4d.export(path, input_shapes=[(2, 4, 3, 5, 6)], output=tmp_path / "net.onnx", dynamic="batch")
+    assert report.ok
+    assert report.parity is not None
+    with edge4d.open(report.path) as opened:
+        for batch in (1, 4):
+            clip = torch.randn(batch, 4, 3, 5, 6)
+            with torch.no_grad():
+                want = net(clip)
+            (got,) = opened(clip.numpy()).values()
+            np.testing.assert_allclose(got, want, atol=1e-5)
+
+
 def test_an_archive_of_one_batch_is_refused(tmp_path):
     args = (torch.randn(2, 3, 8, 16, 20),)
     program = torch.export.export(Net().eval(), args)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import edge4d
 from edge4d.lowered import lower
 from tests.lowering.harness import Fn, lowered_equals_eager, ops_of
 
@@ -72,3 +73,22 @@ def test_places_that_nobody_uses_cost_nothing():
     lowered = lowered_equals_eager(Fn(lambda x: POOLS["even"](x)[0]), clip(1, 3, 4, 6, 6))
     assert "aten.max_pool2d.default" in ops_of(lowered)
     assert not any("index" in op or "max.dim" in op for op in ops_of(lowered))
+
+
+@pytest.mark.parametrize(
+    "taken",
+    [
+        lambda x: (x.amax((2, 3)), x.amin(1), x.max()),
+        lambda x: (*x.max(2), *x.min(1), x.argmax(3)),
+    ],
+    ids=["values", "places"],
+)
+def test_of_16_bit_integers(taken, tmp_path):
+    """ONNX has ReduceMax of 8, 32 and 64 bits; the file was refused as invalid by ONNX Runtime."""
+    x = torch.randint(-32768, 32768, (1, 3, 4, 5, 6), generator=torch.Generator().manual_seed(2)).short()
+    report = edge4d.export(Fn(taken), (x,), output=tmp_path / "net.onnx")
+    assert report.ok
+    with edge4d.open(report.path) as opened:
+        for got, want in zip(opened(x.numpy()).values(), taken(x), strict=True):
+            assert got.dtype == want.numpy().dtype
+            assert (got == want.numpy()).all()
