@@ -78,9 +78,9 @@ def test_targets(given, said):
 def test_the_table_and_the_plot(tmp_path):
     rows = [row(), row("proposed-add", labels=True)]  # the table has the order of the structures
     assert tune_budget.render(rows).splitlines()[2:] == [
-        "| moving-digits | Proposed-Add | 2,000 with labels | 90.00 | 50.00 | 89.50 | 89.00 | 1.5 | 9 | all steps "
-        "done | 0.50 points below the original, at most 0 |",
-        "| moving-digits | P3D-A | 2,000 | 90.00 | 50.00 | 89.50 | 89.00 | 1.5 | 9 | all steps done | met |",
+        "| moving-digits | Proposed-Add | 2,000 with labels | 800 | 90.00 | 50.00 | 89.50 | 89.00 | 1.5 | 9 | all "
+        "steps done | 0.50 points below the original, at most 0 |",
+        "| moving-digits | P3D-A | 2,000 | 800 | 90.00 | 50.00 | 89.50 | 89.00 | 1.5 | 9 | all steps done | met |",
     ]
     tune_budget.plot(rows, tmp_path / "curve.svg")
     drawn = (tmp_path / "curve.svg").read_text()
@@ -130,6 +130,29 @@ def test_a_rerun_skips_what_the_log_holds(tmp_path, monkeypatch, capsys):
     assert "P3D-A" in capsys.readouterr().out
 
 
+def test_as_many_test_clips_as_asked_for(tmp_path, monkeypatch):
+    opened = []
+
+    def case_of(name, count, judges, folder):
+        opened.append((name, count, judges))
+        return case_like()
+
+    found = {name: row()[name] for name in ("top1", "top1_int8", "curve", "steps", "ended", "seconds")}
+    monkeypatch.setattr(tune_budget, "tune_one", lambda *_, **__: found)
+    monkeypatch.setattr(tune_budget, "case_of", case_of)
+    for more in ([], ["--test-clips", "8000"], ["--test-clips", "8000"]):  # another number is another run
+        command(tmp_path, "--labels", "no", *more)
+    assert opened == [("moving-digits", 2000, 800), ("moving-digits", 2000, 8000)]
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [r["test_clips"] for r in rows] == [800, 8000]
+
+
+def test_the_clips_of_a_case(tmp_path):
+    case = tune_budget.case_of("moving-digits", 20, 30, tmp_path)
+    assert (case.clips.shape, case.test.shape) == ((20, 1, 16, 32, 32), (30, 1, 16, 32, 32))
+    assert (len(case.labels), len(case.test_labels)) == (20, 30)
+
+
 def test_an_original_that_has_learned_nothing_is_refused(tmp_path, monkeypatch, capsys):
     case = case_like()
     wrong = tune_budget.Case(case.network, case.clips, case.labels, case.test, (case.test_labels + 1) % 3)
@@ -138,7 +161,9 @@ def test_an_original_that_has_learned_nothing_is_refused(tmp_path, monkeypatch, 
     assert "right on 0.0% of the test clips, expected 70%" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("--minutes", "0"), ("--threads", "0"), ("--plot", "curve.txt")])
+@pytest.mark.parametrize(
+    "words", [("--minutes", "0"), ("--threads", "0"), ("--test-clips", "0"), ("--plot", "curve.txt")]
+)
 def test_wrong_options_are_refused(tmp_path, words):
     assert command(tmp_path, *words) == 2
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Pace"]
 
 _MEASUREMENTS = 20  # of a run
+_MEASURING = 0.1  # of the time at most, where the budget decides: more of it is better spent on steps
 
 
 class Pace:
@@ -26,7 +27,7 @@ class Pace:
 
     Attributes:
         steps: of the whole run; None when the budget decides.
-        every: steps between measurements; None for a twentieth of the budget.
+        every: steps between measurements; None for a twentieth of the budget, or more where measuring takes long.
         spent: seconds of earlier parts of a resumed run.
         measuring: seconds that the last measurement took.
     """
@@ -66,7 +67,8 @@ class Pace:
         if self.every is not None:
             return step % self.every == 0
         assert self.options.budget is not None
-        return self.processes.agree(self.seconds - last.seconds) > self.options.budget / _MEASUREMENTS
+        wait = max(self.options.budget / _MEASUREMENTS, self.measuring * (1 / _MEASURING - 1))
+        return self.processes.agree(self.seconds - last.seconds - wait) > 0
 
     def saving_is_due(self) -> bool:
         """Whether the last checkpoint is old."""

@@ -34,6 +34,8 @@ def test_measurements():
     timed = pace(budget=200.0)
     timed.spent = 100.0
     assert [timed.measuring_is_due(1, last(0, seconds)) for seconds in (85, 95)] == [True, False]
+    timed.measuring = 4.0  # so a tenth of the time is one every forty seconds, of which thirty-six are steps
+    assert [timed.measuring_is_due(1, last(0, seconds)) for seconds in (60, 70)] == [True, False]
 
 
 def test_why_a_run_ends():
