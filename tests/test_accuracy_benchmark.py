@@ -189,14 +189,14 @@ def test_it_runs_on_folders_of_videos_as_it_stands(tmp_path):
     (tmp_path / "train.txt").write_text("Archery/v0.mp4 1\nArchery/v1.mp4 1\nBowling/v0.mp4 2\nBowling/v1.mp4 2\n")
     (tmp_path / "test.txt").write_text("Archery/v2.mp4\nBowling/v2.mp4\nArchery/broken.mp4\n")
     path = config_file(tmp_path, network="")
-    text = path.read_text().replace('"digits:source"', f'"{(tmp_path / "videos").as_posix()}"').replace("64", "48")
+    text = path.read_text().replace("64", "48").replace('"digits:source"', f'"{(tmp_path / "videos").as_posix()}"')
     splits = (
         f'train_split = "{(tmp_path / "train.txt").as_posix()}"\ntest_split = "{(tmp_path / "test.txt").as_posix()}"'
     )
     path.write_text(
-        text.replace("train_clips = 48\ntest_clips = 24", f"{splits}\nvideo = {{ mean = [0.5], step = 1 }}", 1)
-        .replace("batch = 16", "batch = 2\nviews = 2", 1)
+        text.replace("batch = 16", "batch = 2\nviews = 2", 1)
         .replace("size = 48", "size = 43")
+        .replace("train_clips = 48\ntest_clips = 24", f"{splits}\nvideo = {{ mean = [0.5], step = 1 }}", 1)
     )
     trained, _ = train(load_config(path), tmp_path)
     facts = trained.facts

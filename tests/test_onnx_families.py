@@ -10,8 +10,9 @@ from torch import nn
 import edge4d
 from tests.lowering.harness import randomise
 from tests.lowering.test_conv import CONVS, TRANSPOSED
-from tests.lowering.test_families import AXIS, NORMS, POINTWISE, POOLS, PRODUCTS, REDUCTIONS, RESIZES
+from tests.lowering.test_families import AXIS, NORMS, POINTWISE, POOLS, PRODUCTS, RESIZES
 from tests.lowering.test_places import ORDER, PLACES
+from tests.lowering.test_reduce import REDUCTIONS
 
 
 class Many(nn.Module):
