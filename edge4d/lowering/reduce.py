@@ -45,7 +45,7 @@ def reduce_axes(b: Builder, x: Value, axes: Sequence[int], op: OpOverload, **key
         flat = b.reshape(node, (1, math.prod(packing.sizes)))
         return b.value(b.reshape(b.emit(op, flat, [0], True, **keywords), packing.physical_shape), packing)
     frames = packing.physical_shape[0]
-    if op is aten.mean.dim and dims == _CHANNEL and frames > 1:
+    if op is aten.mean.dim and dims == _CHANNEL and frames > 1 and _is_of_a_pool(node):
         return b.value(_channel_mean(b, node, frames, **keywords), packing.drop(axes))
     return b.value(b.emit(op, node, dims, True, **keywords), packing.drop(axes))
 
@@ -57,13 +57,40 @@ _CHANNEL = [0, 2, 3]
 def _channel_mean(b: Builder, node: Node, frames: int, **keywords: Any) -> Node:
     """Each frame's mean, and then that of the frames as a sum.
 
-    One mean over these three axes is wrong in OpenVINO on CPUs with AVX2 alone, from a compiled model's second call on
-    (docs/engines.md). It joins two means that follow each other into that one, but not this. A sum of all places would
-    do as well, but may leave the range of float16.
+    On CPUs with AVX2 alone OpenVINO keeps what a pool gives in blocks of 8 channels, and one mean over these three axes
+    is wrong there from a compiled model's second call on (docs/engines.md). It joins two means that follow each other
+    into that one, but not this. A sum of all places would do as well, but may leave the range of float16.
     """
     means = b.emit(aten.mean.dim, node, _CHANNEL[1:], True, **keywords)
     total = b.emit(aten.sum.dim_IntList, means, _CHANNEL[:1], True)
     return b.emit(aten.mul.Tensor, total, 1 / frames)
+
+
+def _is_of_a_pool(node: Node) -> bool:
+    """Whether a pool is upstream, with nothing between that lays its result out anew: no convolution, no product."""
+    found, open_, seen = False, [node], {node}
+    while open_ and not found:
+        here = open_.pop()
+        found = here.target in _POOLS
+        if here.target not in _LAID_OUT_ANEW:
+            open_ += [above for above in here.all_input_nodes if above not in seen]
+            seen.update(open_)
+    return found
+
+
+_POOLS = frozenset({aten.max_pool2d.default, aten.avg_pool2d.default})
+_LAID_OUT_ANEW = frozenset(
+    {
+        aten.conv1d.default,
+        aten.conv2d.default,
+        aten.conv_transpose1d.default,
+        aten.conv_transpose2d.input,
+        aten.bmm.default,
+        aten.linear.default,
+        aten.matmul.default,
+        aten.mm.default,
+    }
+)
 
 
 def axes_apart(b: Builder, x: Value, axes: Sequence[int]) -> Value | None:
