@@ -57,7 +57,7 @@ def script_to_module(scripted: torch.jit.ScriptModule, args: tuple[Any, ...]) ->
             tracer = make_fx(scripted, tracing_mode="fake", pre_dispatch=True, _allow_non_fake_inputs=True)
             # Without gradients nn.MultiheadAttention and nn.TransformerEncoder call kernels of their own. An optimized
             # script would keep what it folds now, fake tensors, for all later runs.
-            with torch.enable_grad(), torch.jit.optimized_execution(False):
+            with torch.enable_grad(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
                 traced = tracer(*args)
         except Exception as error:
             # The interpreter reports every failure, the user's shape as much as a missing feature, as RuntimeError.
