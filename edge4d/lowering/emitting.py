@@ -164,17 +164,7 @@ class Emitter:
         key = (id(tensor), tuple(tensor.shape))
         if (known := self._materialised.get(key)) is not None:
             return known
-        if tensor.dim() > MAX_RANK:
-            raise InternalError(f"parameter {name!r} would have rank {tensor.dim()}")
-        name = _unique(name, self.parameters)
-        with self._mode:
-            fake = torch.empty(tensor.shape, dtype=tensor.dtype)
-        node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
-        node.meta["val"] = fake
-        node.meta["edge4d"] = self.at
-        self.parameters[name] = tensor.detach().contiguous().clone()
-        self._materialised[key] = node
-        self._anchors.append(tensor)
+        node = self._materialised[key] = self._hold(tensor, tensor, name)
         return node
 
     def _materialise(self, const: Const, packing: Packing) -> fx.Node:
@@ -182,9 +172,24 @@ class Emitter:
         if (known := self._materialised.get(key)) is None:
             flat = const.tensor.reshape(packing.sizes) if packing.sizes else const.tensor
             laid = (flat.permute(packing.memory) if packing.sizes else flat).reshape(packing.physical_shape)
-            known = self._materialised[key] = self.parameter(laid.contiguous().clone(), const.name)
-            self._anchors.append(const.tensor)
+            known = self._materialised[key] = self._hold(laid, const.tensor, const.name)
         return known
+
+    def _hold(self, laid: torch.Tensor, source: torch.Tensor, name: str) -> fx.Node:
+        """A parameter with memory of its own, copied once at most: a large network's weights are all here."""
+        if laid.dim() > MAX_RANK:
+            raise InternalError(f"parameter {name!r} would have rank {laid.dim()}")
+        name = _unique(name, self.parameters)
+        with self._mode:
+            fake = torch.empty(laid.shape, dtype=laid.dtype)
+        node = self.graph.create_node("get_attr", name, name=name.replace(".", "_"))
+        node.meta["val"] = fake
+        node.meta["edge4d"] = self.at
+        owned = laid.detach().contiguous()
+        shared = owned.untyped_storage().data_ptr() == source.untyped_storage().data_ptr()
+        self.parameters[name] = owned.clone() if shared else owned
+        self._anchors.append(source)
+        return node
 
     def placeholder(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> fx.Node:
         """An input of the new graph."""

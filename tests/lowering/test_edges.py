@@ -122,3 +122,37 @@ def test_what_a_model_writes_into_its_input_is_seen_in_its_results_and_nowhere_e
     packed = lowered.pack(*given)
     assert_close(lowered.unpack(lowered.module(*packed)), expected, RANGE)
     assert all(torch.equal(now, before) for now, before in zip(given, args, strict=True))
+
+
+# ---- weights ---------------------------------------------------------------------------------------------------------
+
+
+class Weighted(torch.nn.Module):
+    """Weights that are used as they lie, and some that are laid out anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv3d(3, 4, (1, 3, 3), dtype=torch.float64)
+        self.linear = torch.nn.Linear(3, 4, dtype=torch.float64)
+        self.offset = torch.nn.Parameter(torch.ones(3, 1, 6, 5, dtype=torch.float64))
+        self.register_buffer("table", torch.ones(3, 4, 1, 1, dtype=torch.float64))
+
+    def forward(self, x):
+        return self.conv(x), self.linear(x.movedim(1, 4)), x + self.offset, x * self.table
+
+
+def test_weights_of_the_lowered_model_are_its_own():
+    """None shares memory with the original, which may be trained on."""
+    model = Weighted().eval()
+    lowered = lower(model, (CLIP,))
+    theirs = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    held = {**dict(lowered.module.named_parameters()), **dict(lowered.module.named_buffers())}
+    assert len(held) >= 6
+    assert not [name for name, tensor in held.items() if tensor.untyped_storage().data_ptr() in theirs]
+    packed = lowered.pack(CLIP)
+    before = [result.clone() for result in lowered.module(*packed)]
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.zero_()
+    for got, wanted in zip(lowered.module(*packed), before, strict=True):
+        assert torch.equal(got, wanted)
