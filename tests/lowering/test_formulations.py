@@ -164,6 +164,25 @@ def test_a_patch_embedding_is_one_product_and_moves_nothing(order):
     assert [layer.becomes for layer in lowered.layers if layer.macs] == ["patchify"]
 
 
+@pytest.mark.parametrize("sizes", [(1, 2, 4, 4), (3, 2, 4, 1), (1, 3, 1, 1)], ids=["channels", "columns", "all"])
+def test_a_patch_embedding_with_axes_of_one(sizes):
+    patch = randomise(nn.Conv3d(sizes[0], 5, sizes[1:], stride=sizes[1:]))
+    lowered = lowered_equals_eager(patch, torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0)))
+    assert [layer.becomes for layer in lowered.layers] == ["patchify"]
+
+
+@pytest.mark.parametrize("size", [6, 7, 8, 9, 10, 11])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(4, 2, 2), (6, 3, 3), (3, 2, 1), (4, 3, 3)])
+def test_pixels_that_blocks_leave_over_are_read(kernel, stride, padding, size, force):
+    """Behind the last whole block, where x' has zeros, the last window may still see a row."""
+    refused = force("space-to-depth")
+    layer = nn.Conv3d(1, 3, (2, kernel, kernel), stride=(1, stride, stride), padding=(1, padding, padding))
+    lowered_equals_eager(
+        randomise(layer), torch.randn(1, 1, 3, size, size + 1, generator=torch.Generator().manual_seed(0))
+    )
+    assert refused in ([], ["there are no frames or pixels to join, or not with so many channels"])
+
+
 @pytest.mark.parametrize("formulation", ["winograd-2", "winograd-2+rows-2", "winograd-4+rows-2"])
 @pytest.mark.parametrize("frames", [4, 9, 13])
 def test_tiles_in_parts_give_the_same_numbers(formulation, frames, force, monkeypatch):
