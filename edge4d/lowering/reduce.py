@@ -157,6 +157,10 @@ _OF_BOOLEANS = {aten.amax.default: aten.any.dims, aten.amin.default: aten.all.di
 """ONNX has no extrema of booleans."""
 
 
+_NO_AXES_ARE_NONE = (aten.any.dims, aten.all.dims)
+"""Over an empty list of axes these reduce nothing; to all others it stands for every axis."""
+
+
 def _extremes_of(b: Builder, x: Value) -> Value:
     """x in a type that ONNX has extrema of and every value of x fits: it has none of booleans and 16-bit integers."""
     if x.dtype not in (torch.bool, torch.int16):
@@ -175,7 +179,8 @@ class Reduce:
         x, op = given["self"], _PHYSICAL[site.op]
         if x.dtype == torch.bool:
             op = _OF_BOOLEANS.get(op, op)
-        return ReduceSpec(x, _axes(x, given.get("dim")), op, tuple(keywords.items()), site.shape)
+        none = given.get("dim") == [] and site.op in _NO_AXES_ARE_NONE
+        return ReduceSpec(x, () if none else _axes(x, given.get("dim")), op, tuple(keywords.items()), site.shape)
 
     def rewrite(self, b: Builder, spec: ReduceSpec) -> Value:
         x, dtype = with_axis(b, spec.x), dict(spec.keywords).get("dtype")
