@@ -12,7 +12,7 @@ from edge4d import tile_parts
 from edge4d.lowering import builder
 from edge4d.lowering.conv.rules import FORMULATIONS
 from edge4d.lowering.conv.spec import tap_range
-from tests.lowering.harness import lowered_equals_eager, ops_of, randomise
+from tests.lowering.harness import Fn, lowered_equals_eager, ops_of, randomise
 from tests.lowering.test_conv import CONVS, TRANSPOSED
 
 
@@ -144,6 +144,18 @@ def test_a_formulation_says_why_it_does_not_fit(formulation, force):
     lowered_equals_eager(randomise(unfit), torch.randn(1, 2, 3, 5, 5))
     assert len(refused) == 1
     assert refused[0]
+
+
+@pytest.mark.parametrize("formulation", [name for name in FORMULATIONS if name not in ("phases", "interleaved")])
+def test_integers_are_exact_or_left_to_others(formulation, force):
+    """Winograd's weights are fractions of the kernel's."""
+    refused = force(formulation)
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 3, 2, 6, 5), (4, 3, 3, 3, 3), (4,))
+    clip, weight, bias = (torch.randint(-5, 6, shape, generator=generator) for shape in shapes)
+    lowered_equals_eager(Fn(lambda x: nn.functional.conv3d(x, weight, bias, padding=1)), clip)
+    if any(name in formulation for name in ("winograd", "rows", "short")):
+        assert "weights of integers" in refused[0]
 
 
 @pytest.mark.parametrize("order", ["given as patches", "given as a clip"])
