@@ -94,7 +94,8 @@ def _thinned(operands: Sequence[Operand], place: int, shape: Sequence[int]) -> O
     if not others or tuple(torch.broadcast_shapes(*others)) != tuple(shape):  # type: ignore[no-untyped-call]
         return x
     first = x.tensor.flatten()[:1]
-    return Const(first.reshape([1] * len(x.shape)), x.name) if bool((x.tensor == first).all()) else x
+    alike = (x.tensor == first) & (x.tensor.signbit() == first.signbit())  # 0 and -0 are two numbers
+    return Const(first.reshape([1] * len(x.shape)), x.name) if bool(alike.all()) else x
 
 
 def _padded(b: Builder, x: Operand, rank: int) -> Operand:

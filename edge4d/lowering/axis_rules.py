@@ -197,11 +197,12 @@ class Pad:
 
 
 def _padded_places(size: int, before: int, after: int, mode: str) -> list[int]:
-    """The place that each padded position repeats."""
+    """The place that each padded position repeats. Negative numbers crop; what goes round is what they leave."""
     result = []
+    first, left = max(0, -before), size + min(0, before) + min(0, after)
     for i in range(-before, size + after):
         if mode == "circular":
-            result.append(i % size)
+            result.append(first + (i - first) % left)
         elif mode == "replicate":
             result.append(min(max(i, 0), size - 1))
         else:

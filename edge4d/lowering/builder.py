@@ -123,7 +123,7 @@ class Builder(Emitter):
             reason = "draws random numbers, so no two runs of the model agree"
             raise Declined(str(op), Decline(reason, "make the model deterministic, e.g. model.eval()"))
         names = [leaf.name for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Const)]
-        key = ("const", op, *(hashable(_identity(leaf)) for leaf in pytree.tree_leaves((args, kwargs))), name)
+        key = ("const", op, hashable(pytree.tree_map(_identity, (args, kwargs))), name)
         if (known := self._folded.get(key)) is not None:
             return known
         label = name or (f"{names[0]}.{op._schema.name.split('::')[-1]}" if names else self._label("constant"))

@@ -52,7 +52,10 @@ def _foldable(norm: fx.Node, constants: Mapping[str, Const]) -> fx.Node | None:
         return None  # refused later, by its rule
     tensors = [argument(conv, "weight"), argument(conv, "bias"), *(argument(norm, name) for name in _STATISTICS)]
     constant = all(t is None or (isinstance(t, fx.Node) and t.name in constants) for t in tensors)
-    return conv if constant and argument(norm, "running_mean") is not None else None
+    if not constant or argument(norm, "running_mean") is None:
+        return None
+    # Without a batch axis 1, which the norm goes by, is not the channels.
+    return conv if conv.meta["val"].dim() == len(constants[tensors[0].name].shape) else None
 
 
 def _fold(norm: fx.Node, conv: fx.Node, captured: Captured, done: dict[Any, tuple[Const, Const]]) -> None:

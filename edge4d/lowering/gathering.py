@@ -250,7 +250,8 @@ class Bucketize:
 
     def rewrite(self, b: Builder, spec: BucketSpec) -> Operand:
         each = b.lower(aten.unsqueeze.default, spec.x, len(spec.x.shape))
-        compare = aten.ge.Tensor if spec.right else aten.gt.Tensor
-        below = b.lower(compare, each, spec.boundaries)
+        # not "below or equal": of what is no number none is, and torch puts it behind all of them
+        above = b.lower(aten.gt.Tensor if spec.right else aten.ge.Tensor, spec.boundaries, each)
+        below = b.lower(aten.logical_not.default, above)
         counted: Operand = b.lower(aten.sum.dim_IntList, below, [-1], False, dtype=spec.dtype)
         return counted

@@ -11,6 +11,7 @@ import torch
 
 from edge4d.lowering.reduce import axes_apart, mean
 from edge4d.lowering.registry import Decline, Site, lowers
+from edge4d.lowering.squares import as_before, widened
 from edge4d.lowering.values import Const, Operand, Value
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def normalise(
     single = _instances(b, x, axes, eps, weight, bias)
     if single is not None:
         return single
+    own = x.dtype
+    x = b.given(widened(b, x))
+    weight, bias = (None if operand is None else widened(b, operand) for operand in (weight, bias))
     apart = axes_apart(b, x, axes)
     x = x if apart is None else apart
     deviation = b.lower(aten.sub.Tensor, x, mean(b, x, axes))
@@ -46,7 +50,9 @@ def normalise(
         result: Operand = b.lower(aten.div.Tensor, deviation, spread)
     else:
         result = b.lower(aten.mul.Tensor, deviation, b.lower(aten.div.Tensor, weight, spread))
-    return result if bias is None else b.lower(aten.add.Tensor, result, bias)
+    if bias is not None:
+        result = b.lower(aten.add.Tensor, result, bias)
+    return as_before(b, result, own)
 
 
 def _instances(
@@ -250,6 +256,7 @@ class RmsSpec:
     axes: tuple[int, ...]
     weight: Operand | None
     eps: float
+    dtype: torch.dtype
 
 
 @lowers(aten.rms_norm.default)
@@ -261,10 +268,15 @@ class RmsNorm:
         count = len(site.take("normalized_shape"))
         eps = site.take("eps")
         axes = tuple(range(len(x.shape) - count, len(x.shape)))
-        return RmsSpec(x, axes, site.take("weight"), torch.finfo(x.dtype).eps if eps is None else eps)
+        if eps is None:  # of the type in which torch computes
+            eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
+        return RmsSpec(x, axes, site.take("weight"), eps, site.dtype)
 
     def rewrite(self, b: Builder, spec: RmsSpec) -> Operand:
-        power = mean(b, b.lower(aten.mul.Tensor, spec.x, spec.x), spec.axes)
+        x = widened(b, spec.x)
+        power = mean(b, b.lower(aten.mul.Tensor, x, x), spec.axes)
         scale = b.lower(aten.rsqrt.default, b.lower(aten.add.Scalar, power, spec.eps))
-        scaled: Operand = b.lower(aten.mul.Tensor, spec.x, scale)
-        return scaled if spec.weight is None else b.lower(aten.mul.Tensor, scaled, spec.weight)
+        scaled: Operand = b.lower(aten.mul.Tensor, x, scale)
+        if spec.weight is not None:
+            scaled = b.lower(aten.mul.Tensor, scaled, widened(b, spec.weight))
+        return as_before(b, scaled, spec.dtype)

@@ -110,7 +110,7 @@ class Copy:
         given: dict[str, Any] = site.take_all()
         source = given["src"] if "src" in given else given["value"]
         if not isinstance(source, Operand):
-            source = Const(torch.tensor(source), "value")
+            source = Const(torch.tensor(source, dtype=site.dtype), "value")
         return CopySpec(source, site.shape, site.dtype)
 
     def rewrite(self, b: Builder, spec: CopySpec) -> Operand:

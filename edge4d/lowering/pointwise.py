@@ -68,6 +68,8 @@ class Pointwise:
 
     def check(self, site: Site) -> PointwiseSpec | Decline:
         given = site.take_all()
+        if isinstance(site.result, tuple | list):
+            return Decline("an operator of several results, which ONNX has not", "compute each by its own operator")
         if site.op is aten.add.Tensor and site.dtype == torch.bool:  # ONNX adds no booleans
             if given["alpha"] != 1:
                 return Decline("a sum of booleans with a factor", "use logical_or")

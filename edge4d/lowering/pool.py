@@ -173,7 +173,7 @@ def _pool_plane(
     pooled = [own.logical[axis] for axis in axes]
     inside = {atom for group in pooled for atom in group}
     rest = tuple(atom for atom in own.memory if atom not in inside)
-    channel = own.logical[axes[0] - 1] if len(axes) == 2 and len(x.shape) == 4 else own.logical[1]
+    channel = own.logical[1 if len(x.shape) == 5 else axes[0] - 1]
     if b.channels_last and channel:  # as convolutions have it, or the runtime brings all into another order and back
         head, channel_group = tuple(atom for atom in rest if atom not in channel), channel
     elif channel and len(rest) > len(channel) and rest[-len(channel) :] == channel:
@@ -204,6 +204,8 @@ class AvgPool:
 
     def check(self, site: Site) -> PoolSpec | Decline:
         axes = _AVG[site.op]
+        if not site.dtype.is_floating_point:
+            return Decline("a mean of integers, which torch rounds towards 0", "convert to a floating type first")
         kernel = _per_axis(site.take("kernel_size"), axes)
         divisor = [site.take("ceil_mode"), site.take("count_include_pad")]
         if site.has("divisor_override"):

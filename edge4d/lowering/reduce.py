@@ -12,6 +12,7 @@ import torch
 from torch._ops import OpOverload
 
 from edge4d.lowering.registry import Decline, Site, lowers
+from edge4d.lowering.squares import as_before, widened
 from edge4d.lowering.values import Operand, Value
 from edge4d.lowering.view import reshape, with_axis
 from edge4d.packing import MAX_RANK
@@ -157,6 +158,10 @@ _OF_BOOLEANS = {aten.amax.default: aten.any.dims, aten.amin.default: aten.all.di
 """ONNX has no extrema of booleans."""
 
 
+_NO_AXES_ARE_NONE = (aten.any.dims, aten.all.dims)
+"""Over an empty list of axes these reduce nothing; to all others it stands for every axis."""
+
+
 def _extremes_of(b: Builder, x: Value) -> Value:
     """x in a type that ONNX has extrema of and every value of x fits: it has none of booleans and 16-bit integers."""
     if x.dtype not in (torch.bool, torch.int16):
@@ -175,7 +180,8 @@ class Reduce:
         x, op = given["self"], _PHYSICAL[site.op]
         if x.dtype == torch.bool:
             op = _OF_BOOLEANS.get(op, op)
-        return ReduceSpec(x, _axes(x, given.get("dim")), op, tuple(keywords.items()), site.shape)
+        none = given.get("dim") == [] and site.op in _NO_AXES_ARE_NONE
+        return ReduceSpec(x, () if none else _axes(x, given.get("dim")), op, tuple(keywords.items()), site.shape)
 
     def rewrite(self, b: Builder, spec: ReduceSpec) -> Value:
         x, dtype = with_axis(b, spec.x), dict(spec.keywords).get("dtype")
@@ -224,7 +230,7 @@ class Moment:
         return MomentSpec(x, axes, 1 if correction is None else float(correction), root, with_mean, shape)
 
     def rewrite(self, b: Builder, spec: MomentSpec) -> Any:
-        x = with_axis(b, spec.x)
+        x = b.given(widened(b, with_axis(b, spec.x)))
         count = math.prod(x.shape[axis] for axis in spec.axes)
         center = mean(b, x, spec.axes)
         deviation = b.lower(aten.sub.Tensor, x, center)
@@ -233,8 +239,8 @@ class Moment:
         spread = b.lower(aten.div.Tensor, total, divisor)
         if spec.root:
             spread = b.lower(aten.sqrt.default, spread)
-        spread = reshape(b, b.given(spread), spec.shape)
-        return [spread, reshape(b, b.given(center), spec.shape)] if spec.with_mean else spread
+        found = [as_before(b, reshape(b, b.given(one), spec.shape), spec.x.dtype) for one in (spread, center)]
+        return found if spec.with_mean else found[0]
 
 
 @dataclass(frozen=True)
@@ -299,17 +305,18 @@ class VectorNorm:
     def rewrite(self, b: Builder, spec: NormSpec) -> Value:
         axes = list(spec.axes)
         if spec.order == 2:
-            total = b.lower(aten.sum.dim_IntList, b.lower(aten.mul.Tensor, spec.x, spec.x), axes, True)
+            x = widened(b, spec.x)
+            total = b.lower(aten.sum.dim_IntList, b.lower(aten.mul.Tensor, x, x), axes, True)
             result = b.lower(aten.sqrt.default, total)
         elif spec.order not in (1, math.inf):
-            power = b.lower(aten.pow.Tensor_Scalar, b.lower(aten.abs.default, spec.x), spec.order)
+            power = b.lower(aten.pow.Tensor_Scalar, b.lower(aten.abs.default, widened(b, spec.x)), spec.order)
             total = b.lower(aten.sum.dim_IntList, power, axes, True)
             result = b.lower(aten.pow.Tensor_Scalar, total, 1 / spec.order)
         else:
             size = b.lower(aten.abs.default, spec.x)
             op = aten.sum.dim_IntList if spec.order == 1 else aten.amax.default
             result = b.lower(op, size, axes, True)
-        return reshape(b, b.given(result), spec.shape)
+        return reshape(b, b.given(as_before(b, result, spec.x.dtype)), spec.shape)
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,8 @@ class Resize:
     def check(self, site: Site) -> ResizeSpec | Decline:
         given: dict[str, Any] = site.take_all()
         x: Operand = given["input"] if "input" in given else given["self"]
+        if not x.dtype.is_floating_point and not _MODES[site.op].startswith("nearest"):
+            return Decline("a resize of integers, which torch rounds", "convert to a floating type first, and back")
         sizes = site.shape[2:]
         if "scale_factors" in given:
             scales = tuple(given["scale_factors"] or [None] * len(sizes))

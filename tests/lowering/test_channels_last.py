@@ -10,6 +10,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import fx, nn
+from torch.nn import functional as F
 
 from edge4d.lowered import lower
 from edge4d.lowering import builder
@@ -18,7 +19,7 @@ from edge4d.lowering.conv.rules import FORMULATIONS
 from edge4d.lowering.joins import activations_before_joins
 from edge4d.packing import Packing
 from edge4d.planning import Planner
-from tests.lowering.harness import assert_close, ops_of, randomise
+from tests.lowering.harness import Fn, assert_close, ops_of, randomise
 
 aten = torch.ops.aten
 
@@ -166,6 +167,13 @@ def test_other_runtimes_are_not_touched():
         ops = ops_of(lower(module, (clip,), planner=Planner.of(runtime)))
         assert "aten.split_with_sizes.default" not in ops
         assert "aten.gt.Scalar" not in ops
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 6, 5), (3, 6, 5), (3, 5)])
+def test_pools_without_a_batch(shape):
+    pools = {4: (F.max_pool3d, F.avg_pool3d), 3: (F.max_pool2d, F.avg_pool2d), 2: (F.max_pool1d, F.avg_pool1d)}
+    for pool in pools[len(shape)]:
+        openvino_equals_eager(Fn(lambda x, pool=pool: pool(x, 2, 1, 1)), torch.randn(shape))
 
 
 def test_bridges():

@@ -217,3 +217,16 @@ def test_batch_norm_is_not_folded_where_the_convolution_has_another_reader():
             return self.norm(y) + y
 
     assert lowered_equals_eager(randomise(Read()), clip(2, 2, 4, 5, 5)).folded == 0
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm", "shape"),
+    [
+        (nn.Conv3d(3, 4, 3, padding=1), nn.BatchNorm2d(4), (3, 4, 6, 5)),
+        (nn.ConvTranspose3d(3, 4, 3, padding=1), nn.BatchNorm2d(4), (3, 4, 6, 5)),
+        (nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm1d(6), (3, 6, 5)),
+    ],
+)
+def test_batch_norm_is_not_folded_where_there_is_no_batch(conv, norm, shape):
+    """Then it goes by frames or rows, as many as there are channels here."""
+    assert lowered_equals_eager(randomise(nn.Sequential(conv, norm)), clip(*shape)).folded == 0

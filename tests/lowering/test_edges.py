@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from edge4d.errors import LoweringError
 from edge4d.lowered import lower
+from edge4d.lowering.builder import Builder
+from edge4d.lowering.values import Const
 from tests.lowering.harness import RANGE, Fn, assert_close, lowered_equals_eager
 
 CLIP = torch.randn(2, 3, 4, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -80,6 +83,30 @@ def diagonals(x):
 
 def test_writes_into_a_diagonal():
     lowered_equals_eager(Fn(diagonals), torch.randn(2, 3, 4, 6, 5, dtype=torch.float64))
+
+
+def filled(x):
+    y = x.clone()
+    y[:, 0].fill_(1 / 3)
+    y.select(2, 1).fill_(0.1)
+    return y
+
+
+def test_numbers_are_filled_in_to_the_last_digit():
+    lowered_equals_eager(Fn(filled), CLIP, tolerance=1e-15)
+
+
+def test_zeros_of_both_signs_are_two_numbers():
+    zeros = torch.zeros(4, 6, 5, dtype=torch.float64)
+    zeros[1:] = -0.0
+    lowered_equals_eager(Fn(lambda x: x.copysign(zeros)), CLIP)
+
+
+def test_what_is_computed_of_constants_goes_by_the_names_of_arguments():
+    b = Builder(FakeTensorMode(allow_non_fake_inputs=True))
+    numbers = Const(torch.tensor([-1.0, 2.0]), "numbers")
+    low, high = (b.lower(torch.ops.aten.clamp.default, numbers, **{end: 0.5}).tensor for end in ("min", "max"))
+    assert (low.tolist(), high.tolist()) == ([0.5, 2.0], [-1.0, 0.5])
 
 
 # ---- a place that is one number ------------------------------------------------------------------------------------

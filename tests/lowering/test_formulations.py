@@ -12,7 +12,7 @@ from edge4d import tile_parts
 from edge4d.lowering import builder
 from edge4d.lowering.conv.rules import FORMULATIONS
 from edge4d.lowering.conv.spec import tap_range
-from tests.lowering.harness import lowered_equals_eager, ops_of, randomise
+from tests.lowering.harness import Fn, lowered_equals_eager, ops_of, randomise
 from tests.lowering.test_conv import CONVS, TRANSPOSED
 
 
@@ -146,6 +146,18 @@ def test_a_formulation_says_why_it_does_not_fit(formulation, force):
     assert refused[0]
 
 
+@pytest.mark.parametrize("formulation", [name for name in FORMULATIONS if name not in ("phases", "interleaved")])
+def test_integers_are_exact_or_left_to_others(formulation, force):
+    """Winograd's weights are fractions of the kernel's."""
+    refused = force(formulation)
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((1, 3, 2, 6, 5), (4, 3, 3, 3, 3), (4,))
+    clip, weight, bias = (torch.randint(-5, 6, shape, generator=generator) for shape in shapes)
+    lowered_equals_eager(Fn(lambda x: nn.functional.conv3d(x, weight, bias, padding=1)), clip)
+    if any(name in formulation for name in ("winograd", "rows", "short")):
+        assert "weights of integers" in refused[0]
+
+
 @pytest.mark.parametrize("order", ["given as patches", "given as a clip"])
 def test_a_patch_embedding_is_one_product_and_moves_nothing(order):
     class Patches(nn.Module):
@@ -162,6 +174,25 @@ def test_a_patch_embedding_is_one_product_and_moves_nothing(order):
     work = [op for op in ops_of(lowered) if "reshape" not in op]
     assert work == ["aten.mm.default", "aten.add.Tensor"]
     assert [layer.becomes for layer in lowered.layers if layer.macs] == ["patchify"]
+
+
+@pytest.mark.parametrize("sizes", [(1, 2, 4, 4), (3, 2, 4, 1), (1, 3, 1, 1)], ids=["channels", "columns", "all"])
+def test_a_patch_embedding_with_axes_of_one(sizes):
+    patch = randomise(nn.Conv3d(sizes[0], 5, sizes[1:], stride=sizes[1:]))
+    lowered = lowered_equals_eager(patch, torch.randn(2, *sizes, generator=torch.Generator().manual_seed(0)))
+    assert [layer.becomes for layer in lowered.layers] == ["patchify"]
+
+
+@pytest.mark.parametrize("size", [6, 7, 8, 9, 10, 11])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(4, 2, 2), (6, 3, 3), (3, 2, 1), (4, 3, 3)])
+def test_pixels_that_blocks_leave_over_are_read(kernel, stride, padding, size, force):
+    """Behind the last whole block, where x' has zeros, the last window may still see a row."""
+    refused = force("space-to-depth")
+    layer = nn.Conv3d(1, 3, (2, kernel, kernel), stride=(1, stride, stride), padding=(1, padding, padding))
+    lowered_equals_eager(
+        randomise(layer), torch.randn(1, 1, 3, size, size + 1, generator=torch.Generator().manual_seed(0))
+    )
+    assert refused in ([], ["there are no frames or pixels to join, or not with so many channels"])
 
 
 @pytest.mark.parametrize("formulation", ["winograd-2", "winograd-2+rows-2", "winograd-4+rows-2"])

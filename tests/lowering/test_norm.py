@@ -54,3 +54,30 @@ def test_a_shared_norm_and_one_whose_weight_is_computed():
 
     lowered_equals_eager(randomise(Twice()), clip(2, 3, 5, 4))
     lowered_equals_eager(Fn(lambda x, w: nn.functional.instance_norm(x, weight=w)), clip(1, 3, 5, 4), clip(3, seed=1))
+
+
+OF_LARGE_NUMBERS = {
+    "normalize": lambda x: nn.functional.normalize(x, dim=1),
+    "cubic_norm": lambda x: torch.linalg.vector_norm(x, 3, dim=1),
+    "deviation": lambda x: torch.std_mean(x, (1, 2), keepdim=True),
+    "distance": lambda x: torch.dist(x[:, 0], x[:, 1]),
+    "similarity": lambda x: nn.functional.cosine_similarity(x, x.flip(1), 1),
+    "group_norm": lambda x: nn.functional.group_norm(x, 2, torch.full((4,), 0.5).half(), torch.ones(4).half()),
+    "instance_norm_of_frames": lambda x: nn.functional.instance_norm(x * 1, eps=1e-3),
+    "layer_norm_of_channels": lambda x: nn.functional.layer_norm(x.movedim(1, -1), (4,)),
+    "rms_norm": lambda x: nn.functional.rms_norm(x, (6,), torch.full((6,), 0.5).half()),
+    "rms_norm_of_small_ones": lambda x: nn.functional.rms_norm(x / 3e4, (6,)),
+}
+
+
+@pytest.mark.parametrize("name", OF_LARGE_NUMBERS)
+def test_squares_of_float16_do_not_end_at_255(name):
+    """Numbers around 300, whose squares float16 does not hold: the result, which it does, is that of PyTorch."""
+    x = (300 * clip(2, 4, 3, 5, 6)).half()
+    function = OF_LARGE_NUMBERS[name]
+    lowered = lower(Fn(function), (x,))
+    found, expected = (
+        [one.double() for one in torch.utils._pytree.tree_leaves(result)]
+        for result in (lowered.unpack(lowered.module(*lowered.pack(x))), function(x))
+    )
+    assert worst_error(found, expected) < 4e-3

@@ -203,6 +203,14 @@ def assigned_through_a_mask(x):
     return y
 
 
+def test_buckets_of_what_is_no_number():
+    """Behind all boundaries, as torch's own search has it."""
+    x = clip(2, 3, 4, 5, 6).masked_fill(clip(2, 3, 4, 5, 6) > 1, float("nan"))
+    edges = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+    for right in (False, True):
+        lowered_equals_eager(Fn(lambda v, right=right: torch.bucketize(v, edges, right=right)), x)
+
+
 DECLINED = {
     "mask_assigned_several": (
         assigned_through_a_mask,
@@ -221,6 +229,12 @@ DECLINED = {
     "sorted_booleans": (lambda x: (x > 0).sort(1)[0], "an order of booleans"),
     "nonzero": (torch.nonzero, r"result \?x5: the shape of its result depends on the values"),
     "unique": (lambda x: torch.histc(x.unique()), r"1 operator .*\n.*_unique2.* result \?: the shape"),
+    "mean_of_integers": (lambda x: F.avg_pool3d(x.long(), 3, 2, 1, count_include_pad=False), "a mean of integers"),
+    "smooth_resize_of_integers": (
+        lambda x: F.interpolate(x[:, :, 0].to(torch.uint8), (7, 9), mode="bicubic"),
+        "a resize of integers, which torch rounds; convert to a floating type first",
+    ),
+    "several_results": (lambda x: torch.frexp(x)[0], r"aten\.frexp\.Tensor .*an operator of several results"),
     "norm_of_order_0": (lambda x: x.norm(p=0, dim=1), "a norm of order 0"),
 }
 

@@ -42,6 +42,8 @@ REDUCTIONS = {
     "normalize": lambda x: F.normalize(x, dim=1),
     "any": lambda x: (x > 2).any(2),
     "all": lambda x: (x > -2).all(1, keepdim=True),
+    "any_and_all_of_no_axes": lambda x: torch.any(x, dim=()) & torch.all(x > 0, dim=()),
+    "sum_and_extrema_of_no_axes": lambda x: x.sum(dim=()) + x.amax(dim=()) - x.mean(dim=()),
     "cumsum": lambda x: x.cumsum(2),
     "softmax_channel": lambda x: x.softmax(1),
     "softmax_time": lambda x: F.softmax(x, 2),

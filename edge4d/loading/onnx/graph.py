@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +160,12 @@ class _Importing:
         self.known |= known[0] & known[1]
 
     def _branch(self, graph: onnx.GraphProto, prefix: str, outputs: Sequence[str], seen: set[str]) -> Iterator[str]:
-        """Import the nodes of a branch; yields those of its outputs that hang on shapes alone."""
+        """Import the nodes of a branch; yields those of its outputs that hang on shapes alone.
+
+        Its values get names of their own: both branches may use the same ones.
+        """
+        graph = _prefixed(graph, prefix)
+        self.used |= _used(graph)
         for tensor in graph.initializer:
             self.constants[tensor.name] = to_array(tensor, self.path.parent, f"{self.path}: {tensor.name!r}")
             seen.add(tensor.name)
@@ -257,6 +262,27 @@ def _used(graph: onnx.GraphProto) -> set[str]:
             for inner in (attribute.g, *attribute.graphs):
                 found |= _used(inner) if inner.node or inner.output else set()
     return found
+
+
+def _prefixed(graph: onnx.GraphProto, prefix: str) -> onnx.GraphProto:
+    """A branch whose own values, and what takes them, have a prefix to their names."""
+    copy = type(graph)()
+    copy.CopyFrom(graph)
+    own = {tensor.name for tensor in copy.initializer} | {name for node in copy.node for name in node.output if name}
+    _rename(copy, {name: f"{prefix}{name}" for name in own})
+    return copy
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Values of a graph, and of those within it, by their new names; in place."""
+    for value in (*graph.initializer, *graph.output):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for side in (node.input, node.output):
+            side[:] = [names.get(name, name) for name in side]
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _rename(inner, names)
 
 
 def _names(nodes: Sequence[onnx.NodeProto]) -> list[str]:

@@ -120,9 +120,12 @@ class Node:
         return default if value is None else int(value)
 
     def number(self, name: str, default: float) -> float:
-        """A float32, as the Python float that stands for it (0.2, not 0.20000000298)."""
+        """A float32, as the Python float that stands for it (0.2, not 0.20000000298), if that is none beyond all."""
         value = self._get(name)
-        return default if value is None else float(np.format_float_positional(np.float32(value)))
+        if value is None:
+            return default
+        short = float(np.format_float_positional(np.float32(value)))
+        return short if abs(short) <= float(np.finfo(np.float32).max) else float(np.float32(value))
 
     def integers(self, name: str) -> list[int] | None:
         """A list; None when it is not there."""

@@ -81,7 +81,8 @@ def _product(b: Builder, spec: ConvSpec, x: Value) -> Operand:
         rest = tuple(atom for axis in order for atom in own.logical[axis])
     rows = b.arrange(x, (batch, rest))
     outs = spec.shape[1]
-    weight = b.lower(aten.permute.default, spec.weight, [*order, 0])
+    thin = [axis for axis in (1, T_AXIS, 3, 4) if axis not in order]  # of one element, anywhere
+    weight = b.lower(aten.permute.default, spec.weight, [*thin, *order, 0])
     weight = b.lower(aten.reshape.default, weight, [math.prod(spec.weight.shape[1:]), outs], name=_name(spec))
     node = b.emit(aten.mm.default, rows, weight_node(b, weight))
     total: Operand = b.value(node, Packing.of((spec.x.shape[0], outs)))

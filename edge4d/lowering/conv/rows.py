@@ -78,6 +78,8 @@ class Rows:
             return f"stride {spec.stride[_H]} and dilation {spec.dilation[_H]} along rows; tiles need 1 and 1"
         if not isinstance(spec.weight, Const):
             return "the weights are computed while the model runs"
+        if not spec.weight.dtype.is_floating_point:
+            return "weights of integers, which are not combined without a remainder"
         if self.tile + rows - 2 > len(POINTS):
             return f"{self.tile + rows - 2} evaluation points, of which float32 keeps too few digits"
         return None

@@ -130,14 +130,18 @@ def _axes(spec: ConvSpec) -> tuple[_Axis, ...]:
 
 
 def _ways(spec: ConvSpec, axis: int) -> list[_Axis]:
-    """Blocks of one pixel, and blocks as large as the stride if they bring forth a result of the same size."""
+    """Blocks of one pixel, and blocks as large as the stride if they bring forth a result of the same size.
+
+    What the blocks leave over behind the last of them must be pixels that no window reads: further on are zeros.
+    """
     size, kernel, stride = spec.x.shape[2 + axis], spec.kernel[axis], spec.stride[axis]
     before, made = spec.padding[axis][0], spec.shape[2 + axis]
     ways = [_Axis(1, 0, before, kernel, size, stride)]
     if stride > 1:
         shift = before % stride
         found = _Axis(stride, shift, before // stride, -(-kernel // stride), (size + 2 * shift) // stride, 1)
-        if found.size + 2 * found.padding - found.kernel + 1 == made:
+        read = min(size, (made - 1) * stride - before + kernel)
+        if found.size + 2 * found.padding - found.kernel + 1 == made and read <= found.size * stride - shift:
             ways.append(found)
     return ways
 

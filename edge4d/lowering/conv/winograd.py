@@ -169,6 +169,8 @@ def _unfit(spec: ConvSpec, points: int) -> str | None:
         return f"temporal stride {spec.stride[0]}, dilation {spec.dilation[0]}; tiles need 1 and 1"
     if not isinstance(spec.weight, Const) or not (spec.bias is None or isinstance(spec.bias, Const)):
         return "weights or bias are computed while the model runs"
+    if not spec.weight.dtype.is_floating_point:
+        return "weights of integers, which are not combined without a remainder"
     if points > len(POINTS):
         return f"{points} evaluation points, of which float32 keeps too few digits"
     return None

@@ -59,6 +59,8 @@ class Split:
             return f"temporal stride {spec.stride[0]}, dilation {spec.dilation[0]}; tiles need 1 and 1"
         if not isinstance(spec.weight, Const):
             return "the weights are computed while the model runs"
+        if not spec.weight.dtype.is_floating_point:
+            return "weights of integers, which are not combined without a remainder"
         return None
 
     def cost(self, spec: ConvSpec) -> Cost:

@@ -247,6 +247,7 @@ def activation_cases():
     yield Case("Clip", [X4], {"min": -0.5, "max": 1.0}, 6 + 1)
     yield Case("Clip", [X4], {"max": 1.0}, 10)
     yield Case("Clip", [X4], {}, 10)
+    yield Case("Clip", [X4 * np.inf], {"min": 0.0, "max": float(np.finfo(np.float32).max)}, 10, note="-as a Relu")
     low, high = np.array(-0.5, np.float32), np.array(0.75, np.float32)
     yield Case("Clip", [X4, low, high], {}, 11, (1, 2))
     yield Case("Clip", [X4, None, high], {}, 13, (2,))
@@ -303,6 +304,7 @@ def moving_cases():
     for starts, ends, axes, steps in (
         ([1], [3], [2], None), ([-4], [big], [3], [2]), ([-1], [-big], [4], [-1]), ([5], [1], [3], [-2]),
         ([0, 1], [2, -1], [0, -1], [1, 3]), ([big], [-9], [-2], [-3]), ([-2], [1], [2], [-1]),
+        ([-9, -9], [-big, -9], [1, 3], [-2, -1]),
     ):  # fmt: skip
         given = [X5, ints(*starts), ints(*ends), ints(*axes)] + ([ints(*steps)] if steps else [])
         yield Case("Slice", given, {}, 13, tuple(range(1, len(given))), note=f"-{starts}{ends}{steps}")
@@ -351,7 +353,10 @@ def indexing_cases():
         yield Case("Trilu", [X4, np.array(-2)], {"upper": upper}, 14, (1,))
     for exclusive in (0, 1):
         for reverse in (0, 1):
-            yield Case("CumSum", [X4, np.array(2)], {"exclusive": exclusive, "reverse": reverse}, 14, (1,))
+            told = {"exclusive": exclusive, "reverse": reverse}
+            yield Case("CumSum", [X4, np.array(2)], told, 14, (1,))
+            far = np.array([[1, 1e8, 3, 4], [1e8, 1, 2, np.inf]], np.float32)
+            yield Case("CumSum", [far, np.array(1)], told, 14, (1,), note="-far")
     grid = numbers(2, 3, 5, 2, low=-1.1, high=1.1)
     for mode in ("bilinear", "nearest", "bicubic"):
         for padding in ("zeros", "border", "reflection"):
@@ -371,6 +376,14 @@ def reduce_cases():
         yield Case(f"Reduce{op}", [x, ints(2, 3, 4)], {}, newer, (1,))
         yield Case(f"Reduce{op}", [x], {}, newer)
     yield Case("ReduceSum", [X4], {"noop_with_empty_axes": 1}, 13)
+    for op in ("Mean", "Max", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare"):
+        x = np.abs(X4) + 0.1 if op == "LogSum" else X4
+        yield Case(f"Reduce{op}", [x], {"noop_with_empty_axes": 1}, 18)
+        yield Case(f"Reduce{op}", [x, ints()], {"noop_with_empty_axes": 1}, 18, (1,))
+    for op in ("Sum", "Prod", "L1", "SumSquare", "Max"):
+        for dtype in (np.int32, np.int64):
+            x = integers(3, 4, low=-3, dtype=dtype)
+            yield Case(f"Reduce{op}", [x, ints(1)], {}, 18, (1,), note=f"-{dtype.__name__}")
     yield Case("ReduceMax", [integers(3, 4), ints(1)], {}, 18, (1,))
     yield Case("ReduceSum", [integers(3, 4, dtype=np.int32), ints(1)], {}, 13, (1,))
 

@@ -6,11 +6,13 @@ import pathlib
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
 from edge4d.errors import LoadError, LoweringError, UsageError
 from edge4d.files import sha256_of
 from edge4d.loading import load_model
+from edge4d.loading.onnx import settle
 from edge4d.loading.onnx.graph import import_graph
 from edge4d.loading.onnx.reading import weight_files
 from edge4d.subject import Subject
@@ -102,6 +104,32 @@ def test_peepholes():
     same(imported(model, {"x0": CELL[0]}), expected(model, {"x0": CELL[0]}))
 
 
+@pytest.mark.parametrize(
+    ("op", "inputs", "attributes", "constants"),
+    [
+        ("Resize", [np.arange(16, dtype=np.uint8).reshape(1, 1, 4, 4), None, None, np.array([1, 1, 6, 6])],
+         {"mode": "linear"}, (3,)),
+        ("ReduceMean", [np.arange(6).reshape(2, 3)], {}, ()),
+        ("ReduceL2", [np.arange(6).reshape(2, 3)], {}, ()),
+        ("ReduceLogSum", [np.arange(6).reshape(2, 3)], {}, ()),
+    ],
+)  # fmt: skip
+def test_what_rounds_integers_is_refused(op, inputs, attributes, constants):
+    model = import_graph(one_node(op, inputs, attributes, 18, constants=constants), HERE)
+    with pytest.raises(UsageError, match=f"node 'the/{op}'.*of u?int") as caught:
+        settle(model, [torch.from_numpy(inputs[0])])
+    assert "cast to float" in caught.value.hint
+
+
+def test_a_way_back_to_the_end_of_an_axis_is_refused():
+    """By ONNX's text it stops at the last place, by ONNX Runtime at the first."""
+    places = [np.array([number]) for number in (-1, np.iinfo(np.int64).max, 4, -1)]
+    model = import_graph(one_node("Slice", [X, *places], {}, 18, constants=(1, 2, 3, 4)), HERE)
+    with pytest.raises(UsageError, match="ends=9223372036854775807 with steps=-1") as caught:
+        settle(model, [torch.from_numpy(X)])
+    assert "the smallest whole number" in caught.value.hint
+
+
 def test_lengths_that_hang_on_the_input_are_refused():
     said = refused("LSTM", [*CELL, None, np.array([5, 5], np.int32)], {}, 14, 3, (1, 2))
     assert "its input sequence_lens depends on the values of the network's input" in said
@@ -130,6 +158,34 @@ def test_control_flow_and_other_domains():
     assert "FusedConv at node 'fused': an operator of the domain com.microsoft" in text
     assert "Det at node 'det'" in text
     assert "2 of the graph's 5 nodes (40.0 %) can" in text
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("size", [1, 2])
+def test_branches_of_an_if_may_use_the_same_names(constant, size):
+    """A weight, a folded constant and a computed value, each of which is something else in the other branch."""
+
+    def branch(factor, *nodes):
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        k = helper.make_tensor("k", TensorProto.FLOAT, [], [factor])
+        last = [helper.make_node("Mul", ["x", "u"], ["v"]), helper.make_node("Add", ["v", "k"], ["y"])]
+        return helper.make_graph([*nodes, *last], "b", [], [y], [k])
+
+    then = branch(2.0, helper.make_node("Add", ["k", "k"], ["u"]))
+    other = branch(5.0, helper.make_node("Relu", ["x"], ["u"]))
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "one"], ["size"], axis=0),
+        helper.make_node("Equal", ["one" if constant else "size", "one"], ["c"]),
+        helper.make_node("If", ["c"], ["out"], then_branch=then, else_branch=other, name="choice"),
+        helper.make_node("Neg", ["out"], ["u"]),  # a name of the branches again, behind them
+        helper.make_node("Mul", ["u", "x"], ["last"]),
+    ]
+    if constant:
+        size = 1
+    inputs = {"x": numbers(2, size, 4)}
+    model = model_of(nodes, inputs, {"one": np.array(1)}, ["last"])
+    same(imported(model, inputs), expected(model, inputs, "reference"))
 
 
 @pytest.mark.parametrize("constant", [True, False])

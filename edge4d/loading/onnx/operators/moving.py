@@ -55,6 +55,13 @@ def _slice(node: Node) -> Callable[..., Any]:
             raise Unsupported("has no starts or ends")
         axes = axes if axes is not None else list(range(len(starts)))
         for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
+            if step < 0:  # a way back from before the first place begins there; Python's own has ended
+                start = max(start, -x.shape[axis])
+                if end in _ENDLESS:
+                    raise Unsupported(
+                        f"ends={end} with steps={step}: ONNX stops at the last place, runtimes at the first",
+                        "write the smallest whole number for the first place",
+                    )
             places = range(*slice(start, end, step).indices(x.shape[axis]))
             if step > 0:
                 first = places.start
@@ -66,6 +73,10 @@ def _slice(node: Node) -> Callable[..., Any]:
         return x
 
     return run
+
+
+_ENDLESS = (2**31 - 1, 2**63 - 1)
+"""What stands for the end of an axis, on the way forward."""
 
 
 def _at(axis: int, part: slice) -> tuple[slice, ...]:

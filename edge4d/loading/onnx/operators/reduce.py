@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge4d.loading.onnx.node import Node
+from edge4d.loading.onnx.node import Node, Unsupported
 from edge4d.loading.onnx.operators.view import numbers
 from edge4d.loading.onnx.registry import imports
 
@@ -18,7 +18,7 @@ Reduction = Callable[[torch.Tensor, Sequence[int], bool], torch.Tensor]
 
 def _product(x: torch.Tensor, axes: Sequence[int], keep: bool) -> torch.Tensor:
     for axis in sorted(axes, reverse=True):
-        x = x.prod(axis, keepdim=keep)
+        x = x.prod(axis, keepdim=keep, dtype=x.dtype)
     return x.clone() if not axes else x
 
 
@@ -50,6 +50,10 @@ _REDUCTIONS: dict[str, Reduction] = {
 }
 
 
+_OF_FLOATS = {"ReduceMean", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"}
+"""Of integers these round, which PyTorch does not do."""
+
+
 @imports(*_REDUCTIONS, sizes=(1,))
 def _reduction(node: Node) -> Callable[..., Any]:
     own, keep = node.integers("axes"), bool(node.integer("keepdims", 1))
@@ -58,9 +62,12 @@ def _reduction(node: Node) -> Callable[..., Any]:
 
     def run(x: torch.Tensor, given: Array | None = None) -> torch.Tensor:
         axes = own if given is None else numbers(given)
+        if node.op in _OF_FLOATS and not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise Unsupported(f"of {kind}", "cast to float before it, and back behind it")
         if not axes:
-            if empty_is_none:
-                return x
+            if empty_is_none:  # what is done besides, such as a square, is done all the same
+                return function(x.unsqueeze(0), [0], False)
             axes = list(range(x.dim()))
         return function(x, [axis % x.dim() for axis in axes], keep)
 

@@ -181,6 +181,12 @@ def _resample(x: torch.Tensor, wanted: Sequence[tuple[int, float]], sampling: Sa
         places = matrix.argmax(1)
         if np.array_equal(matrix, np.eye(matrix.shape[1])[places]):
             x = x.index_select(axis, torch.tensor(places.tolist()))
+        elif not x.is_floating_point():
+            kind = str(x.dtype).removeprefix("torch.")
+            raise Unsupported(
+                f"mode={sampling.mode} of {kind}, which runtimes round each in its own way",
+                "cast to float before it, and back behind it",
+            )
         else:
             weights = tensor_of(matrix).to(x.dtype)
             x = torch.matmul(x.transpose(axis, -1), weights.T).transpose(axis, -1)
