@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import edge4d.errors
-from benchmarks.accuracy import tune_budget
+from benchmarks.accuracy import tune_budget, tune_table
 from benchmarks.accuracy.small_r3d import SmallR3d, as_clips
 from benchmarks.structures import accuracy
 
@@ -33,7 +33,9 @@ def case_like(seed=0, count=24):
 @pytest.mark.parametrize("labels", [False, True])
 def test_a_run_is_recorded_with_its_curve(tmp_path, labels):
     case, said = case_like(), []
-    found = tune_budget.tune_one(case, "p3d-a", labels=labels, minutes=0.1, folder=tmp_path, seed=0, told=said.append)
+    found = tune_budget.tune_one(
+        case, "p3d-a", labels=labels, recipe="match", minutes=0.1, folder=tmp_path, seed=0, told=said.append
+    )
     assert set(found) == {"top1", "top1_int8", "curve", "steps", "ended", "seconds"}
     assert found["curve"][0]["step"] == 0
     assert [point["seconds"] for point in found["curve"]] == sorted(point["seconds"] for point in found["curve"])
@@ -72,23 +74,24 @@ def row(block="p3d-a", labels=False, original=0.90, tuned=0.895, int8=0.89, minu
     ],
 )
 def test_targets(given, said):
-    assert tune_budget.verdicts(given) == said
+    assert tune_table.verdicts(given) == said
 
 
 def test_the_table_and_the_plot(tmp_path):
     rows = [row(), row("proposed-add", labels=True)]  # the table has the order of the structures
-    assert tune_budget.render(rows).splitlines()[2:] == [
+    assert tune_table.render(rows).splitlines()[2:] == [
         "| moving-digits | Proposed-Add | 2,000 with labels | 800 | 90.00 | 50.00 | 89.50 | 89.00 | 1.5 | 9 | all "
         "steps done | 0.50 points below the original, at most 0 |",
         "| moving-digits | P3D-A | 2,000 | 800 | 90.00 | 50.00 | 89.50 | 89.00 | 1.5 | 9 | all steps done | met |",
     ]
-    tune_budget.plot(rows, tmp_path / "curve.svg")
+    assert "| 2,000 with labels, `train` |" in tune_table.render([row(labels=True) | {"recipe": "train"}])
+    tune_table.plot(rows, tmp_path / "curve.svg")
     drawn = (tmp_path / "curve.svg").read_text()
     assert drawn.startswith("<?xml")
 
 
 def test_the_conditions():
-    assert tune_budget.conditions([row(), row("proposed-add", labels=True, minutes=5.0)]) == (
+    assert tune_table.conditions([row(), row("proposed-add", labels=True, minutes=5.0)]) == (
         "1 of 2 runs reach their target. CPU threads: 2. Minutes of budget: moving-digits 5/10. "
         "Test clips: 800; seeds 0."
     )
@@ -99,7 +102,7 @@ def test_the_page_shows_the_record():
     (name,) = re.findall(r"Log: `(benchmarks/results/tune-\S+\.jsonl)`", page)
     rows = [json.loads(line) for line in (tune_budget.ROOT / name).read_text(encoding="utf-8").splitlines()]
     shown = page.partition("<!-- tune-budget -->")[2].partition("<!-- /tune-budget -->")[0].strip()
-    assert shown == f"{tune_budget.render(rows)}\n\n{tune_budget.conditions(rows)}"
+    assert shown == f"{tune_table.render(rows)}\n\n{tune_table.conditions(rows)}"
 
 
 def command(tmp_path, *more):
@@ -110,8 +113,8 @@ def command(tmp_path, *more):
 def test_a_rerun_skips_what_the_log_holds(tmp_path, monkeypatch, capsys):
     asked = []
 
-    def tune_one(case, block, *, labels, **_):
-        asked.append((block, labels))
+    def tune_one(case, block, *, labels, recipe, **_):
+        asked.append((block, labels) if recipe == "match" else recipe)
         return {name: row()[name] for name in ("top1", "top1_int8", "curve", "steps", "ended", "seconds")}
 
     case = case_like()
@@ -126,6 +129,8 @@ def test_a_rerun_skips_what_the_log_holds(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [r["minutes"] for r in rows] == [10, 10, 5, 5]
+    assert command(tmp_path, "--labels", "yes", "--recipe", "train") == 1
+    assert asked[4:] == ["train"]
     assert {r["top1_original"] for r in rows} == {accuracy(case.network, case.test, case.test_labels)} == {1.0}
     assert "P3D-A" in capsys.readouterr().out
 

@@ -20,25 +20,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.accuracy import tables
+from benchmarks.accuracy.tune_table import CASES, conditions, plot, recipe_of, render, verdicts
 from benchmarks.measuring import stamp_of
 from benchmarks.structures import accuracy
 from edge4d import blocks
 from edge4d.errors import Edge4dError, UsageError
 from edge4d.files import atomic_write, refuse_folder
+from edge4d.tuning.options import RECIPES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
 ROOT = Path(__file__).parents[2]
-CASES = ("moving-digits", "small-r3d")
-DROP, DROP_INT8 = 1.0, 1.5
-"""Points below the original that a tuned network, and its int8 export, may lie (without labels)."""
 LEAST = 0.7
 """Accuracy of an original that is worth tuning for."""
-ABOVE = ("proposed-add", "proposed-cat")
-"""Structures that should reach the original when there are labels."""
-
 TEST_CLIPS = {"moving-digits": 800, "small-r3d": 1200}
 """Chance moves 98 % of 800 clips by 0.5 points: where networks lie closer, more clips are needed to tell them apart."""
 
@@ -99,7 +95,15 @@ class Snapshots:
 
 
 def tune_one(
-    case: Case, block: str, *, labels: bool, minutes: float, folder: Path, seed: int, told: Callable[[str], None]
+    case: Case,
+    block: str,
+    *,
+    labels: bool,
+    recipe: str,
+    minutes: float,
+    folder: Path,
+    seed: int,
+    told: Callable[[str], None],
 ) -> dict[str, Any]:
     """Tune, and measure on the test clips: what is recorded of one run."""
     import torch
@@ -128,7 +132,7 @@ def tune_one(
         output=target,
         block=block,
         labels=labels,
-        options=TuneOptions(budget=60 * minutes, seed=seed),
+        options=TuneOptions.of(recipe, budget=60 * minutes, seed=seed),
         device="cpu",
         told=snapshots,
     )
@@ -157,90 +161,6 @@ def tune_one(
     }
 
 
-def verdicts(row: dict[str, Any]) -> list[str]:
-    """Which of the targets a run misses."""
-    said = []
-    drop, drop_int8 = (100 * (row["top1_original"] - row[name]) for name in ("top1", "top1_int8"))
-    most = 0.0 if row["labels"] and row["block"] in ABOVE else DROP
-    if drop > most + 1e-9:
-        said.append(f"{drop:.2f} points below the original, at most {most:g}")
-    if drop_int8 > DROP_INT8 + 1e-9:
-        said.append(f"int8 {drop_int8:.2f} points below it, at most {DROP_INT8:g}")
-    return said
-
-
-def render(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: a line a run."""
-    lines = [
-        "| network | structure | clips | test | original | fitted | tuned | int8 | minutes | steps | ended | target |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- |",
-    ]
-    order = {name: place for place, name in enumerate((*CASES, *blocks.names()))}
-
-    def place(row: dict[str, Any]) -> tuple[int, ...]:
-        return order[row["case"]], order[row["block"]], row["labels"], row["clips"], row["test_clips"]
-
-    for row in sorted(rows, key=place):
-        shares = [f"{100 * share:.2f}" for share in _shares(row)]
-        given = f"{row['clips']:,}{' with labels' if row['labels'] else ''}"
-        spent = [f"{row['seconds'] / 60:.1f}", f"{row['steps']:,}"]
-        judged = f"{row['test_clips']:,}"
-        cells = [row["case"], blocks.get(row["block"]).title, given, judged, *shares, *spent]
-        lines.append(f"| {' | '.join([*cells, row['ended'], '; '.join(verdicts(row)) or 'met'])} |")
-    return "\n".join(lines)
-
-
-def conditions(rows: Sequence[dict[str, Any]]) -> str:
-    """Under what the runs were made, and how many of them reach their targets."""
-    met = sum(not verdicts(row) for row in rows)
-    threads = "/".join(map(str, sorted({row["threads"] for row in rows})))
-    minutes = ", ".join(
-        f"{name} {'/'.join(f'{m:g}' for m in sorted({row['minutes'] for row in rows if row['case'] == name}))}"
-        for name in CASES
-        if any(row["case"] == name for row in rows)
-    )
-    return (
-        f"{met} of {len(rows)} runs reach their target. CPU threads: {threads}. Minutes of budget: {minutes}. "
-        f"Test clips: {', '.join(f'{n:,}' for n in sorted({row['test_clips'] for row in rows}))}; "
-        f"seeds {', '.join(map(str, sorted({row['seed'] for row in rows})))}."
-    )
-
-
-def _shares(row: dict[str, Any]) -> tuple[float, float, float, float]:
-    return row["top1_original"], row["curve"][0]["top1"], row["top1"], row["top1_int8"]
-
-
-def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy against the time spent: solid without labels, dashed with them; a panel for each network."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(row["case"] for row in rows))
-    figure = Figure(figsize=(6.5 * len(names), 5), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        colours: dict[str, str] = {}
-        for row in (row for row in rows if row["case"] == name):
-            at = [point["seconds"] / 60 for point in row["curve"]]
-            title = blocks.get(row["block"]).title
-            (line,) = axes.plot(
-                at,
-                [100 * point["top1"] for point in row["curve"]],
-                "--" if row["labels"] else "-",
-                color=colours.get(title),
-                label=title if title not in colours else None,
-            )
-            colours.setdefault(title, line.get_color())
-            original = row["top1_original"]
-        axes.axhline(100 * original, color="black", linewidth=0.8, label="original")
-        axes.set(title=f"{name} (dashed: with labels)", xlabel="minutes of tuning", ylabel="top-1 of test clips, %")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix.lstrip("."), dpi=110)
-    atomic_write(path, drawn.getvalue())
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0 when all targets are met, 1 when one is missed, 2 for wrong usage, 130 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy.tune_budget", description=__doc__)
@@ -250,6 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--labels", nargs="+", default=["no", "yes"], choices=["no", "yes"], help="only without, or with"
     )
+    parser.add_argument("--recipe", default="match", choices=list(RECIPES), help="of `edge4d tune` (match)")
     parser.add_argument("--clips", type=int, default=2000, metavar="N", help="clips to tune on (2000)")
     parser.add_argument(
         "--test-clips", type=int, metavar="N", help="clips to judge on (800 moving digits, 1200 of small-r3d)"
@@ -302,6 +223,7 @@ def _run(options: argparse.Namespace) -> int:
                 case,
                 name["block"],
                 labels=name["labels"],
+                recipe=name["recipe"],
                 minutes=options.minutes,
                 folder=Path(folder),
                 seed=options.seed,
@@ -341,13 +263,15 @@ def _runs(options: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> Iterat
                     "case": case,
                     "block": blocks.get(block).name,
                     "labels": labels == "yes",
+                    "recipe": options.recipe,
                     "minutes": options.minutes,
                     "clips": options.clips,
                     "test_clips": options.test_clips or TEST_CLIPS[case],
                     "threads": options.threads,
                     "seed": options.seed,
                 }
-                if not any(all(row.get(key) == value for key, value in name.items()) for row in rows):
+                logged = ({**row, "recipe": recipe_of(row)} for row in rows)
+                if not any(all(row.get(key) == value for key, value in name.items()) for row in logged):
                     yield name
 
 

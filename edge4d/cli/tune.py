@@ -51,18 +51,28 @@ def command(
         float | None, typer.Option("--epochs", help="Passes over the clips; 20, or what --budget has time for.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Optimiser steps, instead of --epochs.")] = None,
-    batch: Annotated[int, typer.Option("--batch", help="Clips a step, over all processes.")] = 16,
-    accumulate: Annotated[int, typer.Option("--accumulate", help="Parts of a batch, to save memory.")] = 1,
-    rate: Annotated[float, typer.Option("--rate", help="Peak learning rate.")] = 3e-3,
-    vary: Annotated[
+    recipe: Annotated[
         str,
-        typer.Option("--vary", metavar="KINDS", help="How clips vary; also flip, turn; or none."),
-    ] = "mirror,reverse,shift",
+        typer.Option(
+            "--recipe", metavar="match|train", help="Few clips, norms as in use; or many with labels, as in training."
+        ),
+    ] = "match",
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Clips a step, of all processes (16; train: 32).")
+    ] = None,
+    accumulate: Annotated[int, typer.Option("--accumulate", help="Parts of a batch, to save memory.")] = 1,
+    rate: Annotated[float | None, typer.Option("--rate", help="Peak learning rate (0.003; train: 0.004).")] = None,
+    vary: Annotated[
+        str | None,
+        typer.Option(
+            "--vary", metavar="KINDS", help="How clips vary (mirror,reverse,shift; train: none); also flip, turn."
+        ),
+    ] = None,
     patience: Annotated[int, typer.Option("--patience", help="Measurements without progress before the end.")] = 6,
     norms: Annotated[
-        str,
+        str | None,
         typer.Option("--norms", metavar="frozen|train", help="Norms and dropout as in use, or as in training."),
-    ] = "frozen",
+    ] = None,
     trained: Annotated[str, typer.Option("--train", metavar="all|blocks", help="Which weights learn.")] = "all",
     amp: Annotated[
         str, typer.Option("--amp", metavar="auto|off|bf16|fp16", help="Mixed precision; auto uses bf16 on a GPU.")
@@ -101,7 +111,8 @@ def command(
     from edge4d.tuning.options import TuneOptions, parse_duration, parse_kinds
     from edge4d.tuning.tune import tune
 
-    options = TuneOptions(
+    options = TuneOptions.of(
+        recipe,
         epochs=epochs,
         steps=steps,
         batch=batch,
@@ -111,7 +122,7 @@ def command(
         norms=norms,
         trained=trained,
         amp=amp,
-        vary=parse_kinds(vary),
+        vary=parse_kinds(vary) if vary is not None else None,
         budget=parse_duration(budget) if budget is not None else None,
         workers=workers,
         seed=seed,

@@ -11,12 +11,20 @@ from edge4d.errors import UsageError
 from edge4d.quantities import parse_duration
 from edge4d.tuning.losses import Weights
 
-__all__ = ["TuneOptions", "parse_duration", "parse_kinds"]
+__all__ = ["RECIPES", "TuneOptions", "parse_duration", "parse_kinds"]
 
 _EPOCHS = 20.0
 _AMP = ("auto", "off", "bf16", "fp16")
 _NORMS = ("frozen", "train")
 _TRAINED = ("all", "blocks")
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "match": {},
+    "train": {"norms": "train", "batch": 32, "rate": 4e-3, "decay": 1e-2, "warmup": 0.3, "vary": ()},
+}
+"""Options that go together. ``match``, the defaults: few clips, seen in many ways, and the network as it will be used.
+``train``: as networks are trained from scratch (one cycle of a higher rate, batch norms and dropout as in training,
+clips as they are), for many clips with labels."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,17 @@ class TuneOptions:
     save_every: float = 60.0
     workers: int = 0
     seed: int = 0
+
+    @classmethod
+    def of(cls, recipe: str = "match", **given: Any) -> TuneOptions:
+        """The options of one of `RECIPES`, but for those that are given and not None.
+
+        Raises:
+            UsageError: an unknown recipe, or as the constructor.
+        """
+        if recipe not in RECIPES:
+            raise UsageError(f"recipe is {recipe!r}", hint=f"one of: {', '.join(RECIPES)}")
+        return cls(**RECIPES[recipe] | {name: value for name, value in given.items() if value is not None})
 
     def __post_init__(self) -> None:
         """Refuse what cannot work.

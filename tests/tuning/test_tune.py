@@ -370,6 +370,15 @@ def test_options_that_cannot_be(settings, message):
         TuneOptions(**settings)
 
 
+def test_recipes():
+    assert TuneOptions.of() == TuneOptions.of("match", batch=None) == TuneOptions()
+    as_trained = TuneOptions.of("train", rate=1e-3, vary=None)
+    assert (as_trained.norms, as_trained.batch, as_trained.vary, as_trained.rate) == ("train", 32, (), 1e-3)
+    assert TuneOptions.of("train", vary=("mirror",)).vary == ("mirror",)
+    with pytest.raises(UsageError, match="recipe is 'best'"):
+        TuneOptions.of("best")
+
+
 def test_kinds():
     assert parse_kinds("none") == ()
     assert parse_kinds("mirror, turn") == ("mirror", "turn")
