@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= auto
 export OMP_NUM_THREADS ?= 1
+# The tests start hundreds of processes, and every worker rewrites the tests' asserts: compiled once, not every time.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-slow test-lowest docker-test check lint types format wheel fuzz bench clean
+.PHONY: help setup demo test test-slow test-lowest setup-lowest docker-test check lint types format wheel fuzz bench clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -24,8 +26,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt tests/zoo/requirements.txt
 demo: setup  ## export, verify, compare and time a trained network
 	env -u OMP_NUM_THREADS $(BIN)/python -m examples.moving_digits.demo
 
+# Each worker begins with files of its own, whose fixtures are made once, and takes from the other when it is done.
 test: setup  ## the tests, in minutes
-	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow'
 
 # Tests of one network stay in one worker, which prepares it once.
 test-slow: setup  ## real networks and large files
@@ -34,11 +37,17 @@ test-slow: setup  ## real networks and large files
 # What meets the other packages; the algebra and the rules below it meet torch alone, which has one tested version.
 LOWEST := tests/test_exporting.py tests/test_artifact.py tests/test_checking.py tests/validators tests/exporters
 
-test-lowest: constraints-lowest.txt  ## the oldest versions that pyproject.toml admits
+test-lowest: setup-lowest  ## the oldest versions that pyproject.toml admits
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal -m 'not slow and not newest' $(LOWEST)
+
+setup-lowest: .venv-lowest/.ready
+
+# After the wheel, which is made in the same edge4d.egg-info: the two may be asked for at once.
+.venv-lowest/.ready: pyproject.toml constraints-lowest.txt | wheel
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt setuptools wheel
 	.venv-lowest/bin/python -m pip install -q -c constraints-lowest.txt -e '.[test]'
-	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m 'not slow and not newest' $(LOWEST)
+	@touch $@
 
 docker-test:  ## build and run the CPU and RKNN images; BASE=, TORCH_INDEX=, TOOL=, BUILD_ARGS=
 	docker/test.sh cpu rknn

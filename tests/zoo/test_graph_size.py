@@ -8,12 +8,11 @@ from collections import defaultdict
 import numpy as np
 import onnx
 import pytest
-import torch
 from onnx import helper, numpy_helper
 
 import edge4d
-from edge4d.quiet import quiet
-from tests.zoo.models import ZOO
+from tests.zoo.coverage import run
+from tests.zoo.models import find
 from tests.zoo.wide import WIDE
 
 pytestmark = pytest.mark.slow
@@ -29,18 +28,17 @@ LARGER = {
     "grid_warp": 8,
 }
 
+BOUNDS = {
+    **dict.fromkeys(("psmnet", "tsm", "timesformer", "segresnet", "voxelmorph", "attention_unet"), TIMES),
+    **LARGER,
+}
+"""Nodes for each node of the native graph, of networks that `test_wide.py` exports anyway and holds against them."""
 
-@pytest.mark.parametrize(
-    "name", ["r3d_18", "psmnet", "tsm", "timesformer", "segresnet", "voxelmorph", "attention_unet", *LARGER]
-)
-def test_nodes_against_the_native_export(name, tmp_path):
-    entry = next(entry for entry in (*ZOO, *WIDE) if entry.name == name)
-    module, clips = entry.build(), entry.inputs(1)
-    report = edge4d.export(module, clips, output=tmp_path / "net.onnx", parity=False)
-    with quiet():
-        native = torch.onnx.export(module, clips, dynamo=True, verbose=False)
-    assert native is not None
-    assert sum(report.operators.values()) <= LARGER.get(name, TIMES) * len(native.model.graph)
+
+def test_nodes_against_the_native_export(tmp_path):
+    outcome = run(find("r3d_18"), tmp_path)
+    assert outcome.native is not None
+    assert outcome.nodes <= TIMES * outcome.native
 
 
 # ---- weights ------------------------------------------------------------------------------------------------------
