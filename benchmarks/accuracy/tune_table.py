@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def _shares(row: dict[str, Any]) -> tuple[float, float, float, float]:
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy against the time spent: solid without labels, dashed with them; a panel for each network."""
+    """Accuracy against the time spent: solid without labels, dashed with them, dots between by `train`; a panel for each."""
     import io
 
     from matplotlib.figure import Figure
@@ -88,14 +89,20 @@ def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
             (line,) = axes.plot(
                 at,
                 [100 * point["top1"] for point in row["curve"]],
-                "--" if row["labels"] else "-",
+                ("-." if recipe_of(row) == "train" else "--") if row["labels"] else "-",
                 color=colours.get(title),
                 label=title if title not in colours else None,
             )
             colours.setdefault(title, line.get_color())
-            original = row["top1_original"]
-        axes.axhline(100 * original, color="black", linewidth=0.8, label="original")
-        axes.set(title=f"{name} (dashed: with labels)", xlabel="minutes of tuning", ylabel="top-1 of test clips, %")
+        originals = {row["test_clips"]: row["top1_original"] for row in rows if row["case"] == name}
+        for (count, original), style in zip(sorted(originals.items()), itertools.cycle(("-", ":"))):
+            label = f"original, on {count:,} clips"
+            axes.axhline(100 * original, color="black", linewidth=0.8, linestyle=style, label=label)
+        axes.set(
+            title=f"{name} (dashed: with labels; dots between: train)",
+            xlabel="minutes of tuning",
+            ylabel="top-1 of test clips, %",
+        )
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     drawn = io.BytesIO()

@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 
 from edge4d.errors import UsageError
 
-__all__ = ["Losses", "Weights", "layer_outputs", "losses", "scores_of"]
+__all__ = ["Losses", "Weights", "label_loss", "layer_outputs", "losses", "scores_of"]
 
 _EPSILON = 1e-12
 
@@ -47,6 +47,11 @@ class Weights:
         """Raises `UsageError` for a negative weight, or a temperature that is not above 0."""
         if not (self.layers >= 0 and self.outputs >= 0 and self.labels >= 0 and self.temperature > 0):
             raise UsageError(f"{self}: expected weights from 0 on and a temperature above 0")
+
+    @property
+    def original(self) -> bool:
+        """Whether anything is learned from the original."""
+        return self.layers > 0 or self.outputs > 0
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def losses(
     return Losses(
         torch.stack(pairs).mean() if pairs else nothing,
         torch.stack(outputs).mean(),
-        None if labels is None else _labels(scores_of(student), labels, labelled),
+        None if labels is None else label_loss(scores_of(student), labels, labelled),
     )
 
 
@@ -134,8 +139,11 @@ def _output(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return F.kl_div(s, t, log_target=True, reduction="batchmean") * temperature**2
 
 
-def _labels(scores: Tensor, labels: Tensor, labelled: Tensor | None) -> Tensor:
-    """Mean over all clips, so that a batch is worth the same in one piece or in several."""
+def label_loss(scores: Tensor, labels: Tensor, labelled: Tensor | None) -> Tensor:
+    """Cross-entropy with labels (N,), a scalar: the mean over all clips, where those not `labelled` count 0.
+
+    So a batch is worth the same in one piece or in several.
+    """
     each = F.cross_entropy(scores.float(), labels, reduction="none")
     return (each if labelled is None else each * labelled).mean()
 

@@ -20,11 +20,19 @@ _TRAINED = ("all", "blocks")
 
 RECIPES: dict[str, dict[str, Any]] = {
     "match": {},
-    "train": {"norms": "train", "batch": 32, "rate": 4e-3, "decay": 1e-2, "warmup": 0.3, "vary": ()},
+    "train": {
+        "weights": Weights(layers=0.0, outputs=0.0, labels=1.0),
+        "norms": "train",
+        "batch": 32,
+        "rate": 4e-3,
+        "decay": 1e-2,
+        "warmup": 0.3,
+        "vary": (),
+    },
 }
-"""Options that go together. ``match``, the defaults: few clips, seen in many ways, and the network as it will be used.
-``train``: as networks are trained from scratch (one cycle of a higher rate, batch norms and dropout as in training,
-clips as they are), for many clips with labels."""
+"""Options that go together. ``match``, the defaults: few clips, seen in many ways and named by the original, and the
+network as it will be used. ``train``: the fit is where ordinary training begins (labels alone, one cycle of a higher
+rate, batch norms and dropout as in training, clips as they are), for many clips with labels; may pass the original."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from edge4d.errors import UsageError
 from edge4d.tuning.checkpoints import read_checkpoint, write_checkpoint
 from edge4d.tuning.divergence import Diverged, first_not_finite
 from edge4d.tuning.layout import channels_first, channels_last
-from edge4d.tuning.losses import layer_outputs, losses
+from edge4d.tuning.losses import label_loss, layer_outputs, losses, scores_of
 from edge4d.tuning.measuring import measure
 from edge4d.tuning.memory import kept_memory
 from edge4d.tuning.options import TuneOptions
@@ -210,8 +210,12 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> Tensor:
         device, weights = self.processes.device, self.options.weights
-        clips = batch.clips.to(device)
+        clips, labelled = batch.clips.to(device), batch.labelled.to(device)
         labels = batch.labels.to(device) if batch.labels is not None and weights.labels else None
+        if labels is not None and not weights.original:
+            with torch.autocast(device.type, self._autocast or torch.bfloat16, enabled=self._autocast is not None):
+                scores = scores_of(self.wrapped(clips))
+            return weights.labels * label_loss(scores, labels, labelled)
         with ExitStack() as stack:
             wanted = stack.enter_context(layer_outputs(self.teacher, self.layers))
             given = stack.enter_context(layer_outputs(self.student, self.layers))
@@ -221,7 +225,7 @@ class Trainer:
             with torch.no_grad():
                 target = self.teacher(clips)
             output = self.wrapped(clips)
-        found = losses(target, output, wanted, given, labels, weights.temperature, batch.labelled.to(device))
+        found = losses(target, output, wanted, given, labels, weights.temperature, labelled)
         return found.total(weights)
 
     def _diverged(self, seen: list[Tensor], loss: float) -> None:

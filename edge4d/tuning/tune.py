@@ -124,6 +124,11 @@ def tune(
             train, held_out = sources(data, val, split, spec, options)
         classes = _class_count(subject)
         used = use_labels(labels, train, classes)
+        if not used and not options.weights.original:
+            raise UsageError(
+                "the labels alone are to be learned from, and there are none to use",
+                hint="give labelled clips, or leave --recipe train out to learn from the original",
+            )
         options = replace(options, weights=replace(options.weights, labels=_label_weight(options, used)))
         with staging("swapping"):
             student, swapped = swap_with_report(

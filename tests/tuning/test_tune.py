@@ -94,6 +94,35 @@ def test_parts_of_a_batch_give_the_same_network(run, tmp_path):
     assert same(weights(whole.path), weights(parts.path), 1e-4)
 
 
+ALONE = Weights(layers=0.0, outputs=0.0, labels=1.0)
+
+
+def test_labels_alone_are_learned_from_without_the_original(run, tmp_path):
+    """It is not asked in training, and nothing else changes: with next to no weight it teaches next to nothing."""
+    asked = []
+
+    class Asked(Tiny):
+        def forward(self, clip):
+            asked.append(len(clip))
+            return super().forward(clip)
+
+    options = replace(QUICK, weights=ALONE, every=24)
+    alone = run(output=tmp_path / "a.pt2", options=options)
+    nearly = replace(options, weights=replace(ALONE, outputs=1e-9))
+    assert same(weights(alone.path), weights(run(output=tmp_path / "b.pt2", options=nearly).path), 1e-5)
+    counts = []
+    for chosen in (options, nearly):
+        asked.clear()
+        run(output=tmp_path / "c.pt2", model=build(Asked), options=replace(chosen, batch=16), force=True)
+        counts.append(asked.count(16))
+    assert counts == [24, 48]
+
+
+def test_labels_alone_need_labels(run):
+    with pytest.raises(UsageError, match="the labels alone are to be learned from"):
+        run(labels=False, options=replace(QUICK, weights=ALONE))
+
+
 @pytest.mark.parametrize("at", [1, 11])
 def test_a_run_that_was_interrupted_goes_on_as_if_nothing_had_been(at, run, tmp_path):
     whole = run(output=tmp_path / "whole.pt2")
@@ -374,6 +403,8 @@ def test_recipes():
     assert TuneOptions.of() == TuneOptions.of("match", batch=None) == TuneOptions()
     as_trained = TuneOptions.of("train", rate=1e-3, vary=None)
     assert (as_trained.norms, as_trained.batch, as_trained.vary, as_trained.rate) == ("train", 32, (), 1e-3)
+    assert as_trained.weights.labels == 1
+    assert not as_trained.weights.original
     assert TuneOptions.of("train", vary=("mirror",)).vary == ("mirror",)
     with pytest.raises(UsageError, match="recipe is 'best'"):
         TuneOptions.of("best")
