@@ -74,7 +74,7 @@ def _shares(row: dict[str, Any]) -> tuple[float, float, float, float]:
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Accuracy against the time spent: solid without labels, dashed with them, dots between by `train`; a panel for each."""
+    """Accuracy against the time spent: solid without labels, dashed with them, dots between by `train`."""
     import io
 
     from matplotlib.figure import Figure
