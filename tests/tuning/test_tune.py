@@ -413,7 +413,9 @@ def test_recipes():
 def test_kinds():
     assert parse_kinds("none") == ()
     assert parse_kinds("mirror, turn") == ("mirror", "turn")
-    assert parse_kinds(inspect.signature(command).parameters["vary"].default) == TuneOptions().vary
+    defaults = {name: parameter.default for name, parameter in inspect.signature(command).parameters.items()}
+    names = ("recipe", "batch", "rate", "norms", "trained", "amp", "patience", "vary", "accumulate", "workers", "seed")
+    assert TuneOptions.of(**{name: defaults[name] for name in names}) == TuneOptions()
 
 
 def test_durations():
