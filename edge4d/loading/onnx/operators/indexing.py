@@ -147,7 +147,7 @@ def _cumulative_sum(node: Node) -> Callable[..., Any]:
         at = int(axis.item())
         y = x.flip(at) if reverse else x
         total = y.cumsum(at).to(x.dtype)
-        if exclusive:  # a difference would have lost the digits, and inf - inf is no number
+        if exclusive and x.shape[at]:  # a difference would have lost the digits, and inf - inf is no number
             total = torch.cat([torch.zeros_like(y.narrow(at, 0, 1)), total.narrow(at, 0, x.shape[at] - 1)], at)
         return total.flip(at) if reverse else total
 
